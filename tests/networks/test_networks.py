@@ -1,0 +1,103 @@
+"""Encoders and decoders against MONAI's own networks."""
+
+import pytest
+import torch
+from monai.networks.nets import UNETR
+from monai.networks.nets import ViT as MonaiViT
+from monai.networks.nets import ViTAutoEnc
+
+from networks.autoencoder import ViTAutoEncoder, two_factors
+from networks.heads import Classifier
+from networks.unetr import PatchUNETR, unetr
+from networks.vit import ViT
+
+SIZES = {"hidden_size": 24, "mlp_size": 48, "heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("image", "patch"),
+    [((16, 24), (8, 8)), ((32, 16), (16, 16)), ((16, 24, 8), (8, 8, 8)), ((16, 16, 8), (8, 8, 2)), ((12, 18), (6, 9))],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_autoencoder_restores_the_shape_for_any_patch(image: tuple[int, ...], patch: tuple[int, ...], channels: int) -> None:
+    network = ViTAutoEncoder(ViT(channels, image, patch, layers=2, **SIZES))
+    x = torch.randn(2, channels, *image)
+    assert network(x).shape == x.shape
+
+
+def test_two_factors_multiply_to_the_patch() -> None:
+    assert [two_factors(n) for n in (16, 8, 4, 2, 12, 7)] == [(4, 4), (4, 2), (2, 2), (2, 1), (4, 3), (7, 1)]
+
+
+def test_autoencoder_is_monais_at_patch_16() -> None:
+    theirs = ViTAutoEnc(1, (32, 32, 16), (16, 16, 16), hidden_size=24, mlp_dim=48, num_layers=2, num_heads=3).eval()
+    ours = ViTAutoEncoder(ViT(1, (32, 32, 16), (16, 16, 16), layers=2, **SIZES)).eval()
+    state = theirs.state_dict()
+    decoder = {"0": "conv3d_transpose", "1": "conv3d_transpose_1"}
+    ours.encoder.load_state_dict({k: v for k, v in state.items() if not k.startswith("conv3d")})
+    ours.decoder.load_state_dict({f"{n}.{w}": state[f"{k}.{w}"] for n, k in decoder.items() for w in ("weight", "bias")})
+    x = torch.randn(2, 1, 32, 32, 16)
+    torch.testing.assert_close(ours(x), theirs(x)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_vit_has_monais_keys_and_outputs() -> None:
+    theirs = MonaiViT(2, (16, 24), (8, 8), hidden_size=24, mlp_dim=48, num_layers=3, num_heads=3, spatial_dims=2).eval()
+    ours = ViT(2, (16, 24), (8, 8), layers=3, **SIZES).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 2, 16, 24)
+    tokens, hidden = theirs(x)
+    features = ours.features(x)
+    torch.testing.assert_close(features.pooled, tokens.mean(1), atol=1e-5, rtol=1e-5)
+    # token number 4 of a 2 x 3 grid lies at row 1, column 1
+    torch.testing.assert_close(features.maps[2][:, :, 1, 1], hidden[2][:, 4], atol=1e-5, rtol=1e-5)
+
+
+def test_every_trainable_parameter_gets_a_gradient() -> None:
+    network = unetr(ViT(1, (16, 16, 16), (8, 8, 8), layers=3, **SIZES), 3, 4)
+    network(torch.randn(1, 1, 16, 16, 16)).square().mean().backward()
+    assert [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_unetr_at_patch_16_is_monais() -> None:
+    encoder = ViT(1, (32, 32, 16), (16, 16, 16), layers=12, **SIZES)
+    network = unetr(encoder, 3, 8)
+    theirs = UNETR(1, 3, (32, 32, 16), feature_size=8, hidden_size=24, mlp_dim=48, num_heads=3)
+    assert isinstance(network, UNETR)
+    theirs.load_state_dict(network.state_dict())
+    x = torch.randn(1, 1, 32, 32, 16)
+    torch.testing.assert_close(network.eval()(x), theirs.eval()(x), atol=1e-5, rtol=1e-5)
+
+
+def test_patch_unetr_equals_monais_at_patch_16() -> None:
+    """The general decoder, given MONAI's weights in order, gives MONAI's output: it is the same design."""
+    theirs = unetr(ViT(1, (32, 16), (16, 16), layers=12, **SIZES), 3, 4).eval()
+    ours = PatchUNETR(ViT(1, (32, 16), (16, 16), layers=12, **SIZES), 3, 4).eval()
+    ours.vit.load_state_dict(theirs.vit.state_dict())
+    ours.image_branch.load_state_dict(theirs.encoder1.state_dict())
+    for branch, encoder in zip(ours.token_branches, (theirs.encoder2, theirs.encoder3, theirs.encoder4), strict=True):
+        branch.load_state_dict(dict(zip(branch.state_dict(), encoder.state_dict().values(), strict=True)))
+    pairs = zip(ours.decoders, (theirs.decoder2, theirs.decoder3, theirs.decoder4, theirs.decoder5), strict=True)
+    for decoder, other in pairs:
+        decoder.load_state_dict(other.state_dict())
+    ours.out.load_state_dict(theirs.out.state_dict())
+    x = torch.randn(2, 1, 32, 16)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("image", "patch"), [((16, 24), (8, 4)), ((16, 16, 8), (8, 8, 4)), ((32, 32, 8), (16, 16, 4))])
+def test_unetr_for_other_patches(image: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    network = unetr(ViT(2, image, patch, layers=4, **SIZES), 5, 4)
+    assert network(torch.randn(1, 2, *image)).shape == (1, 5, *image)
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiples of patch_size"):
+        ViT(1, (20, 16), (8, 8), **SIZES)
+    with pytest.raises(ValueError, match="powers of two"):
+        unetr(ViT(1, (12, 12), (6, 6), layers=2, **SIZES), 2)
+
+
+def test_classifier_uses_the_pooled_vector() -> None:
+    network = Classifier(ViT(1, (16, 16), (8, 8), layers=2, **SIZES), 4)
+    x = torch.randn(3, 1, 16, 16)
+    torch.testing.assert_close(network(x), network.head(network.encoder.features(x).pooled))
