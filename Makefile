@@ -1,0 +1,39 @@
+# make demo and make test need nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test check bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, found %d.%d" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/medssl synth runs/demo/data
+	$(BIN)/medssl check runs/demo/data/split.json
+	$(BIN)/python ssl_pretrain.py demo_pretrain --resume
+	$(BIN)/python ssl_finetune.py demo_finetune out=runs/demo/random encoder=none --resume
+	$(BIN)/python ssl_finetune.py demo_finetune out=runs/demo/pretrained encoder=runs/demo/pretrain --resume
+	$(BIN)/medssl report runs/demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow'
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/views.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,218 @@
+"""Looks at every image and label of a split and reports all that is wrong with them in one pass.
+
+The header pass costs a fraction of a millisecond a file; the deep pass reads every voxel once. `check_volume` is that
+pass for one case, for whoever holds its voxels already, such as the store while it packs.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from medssl.problems import Problem
+from medssl.readers import Header, ReadError, Volume, read_header, read_image, read_images, same_grid
+from medssl.splits import PARTS, Case, Split
+
+THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading waits for the disk or runs in zlib, both without Python's lock
+
+Headers = Mapping[Path, Header | ReadError]
+
+
+def check_split(
+    split: Split,
+    *,
+    spatial_dims: int | None = None,
+    image_parts: Collection[str] = ("pretraining",),
+    smallest: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    parts: Collection[str] = PARTS,
+    deep: bool = False,
+) -> list[Problem]:
+    """Every problem of the files of a split's `parts`, one a defect; of `image_parts` no label is looked at.
+
+    `smallest` is the least size in voxels, one number an axis or one for all; with `spacing` (mm) it is measured at
+    that spacing, axes in RAS order. A part with one labelled case needs a label for each; `training` always does.
+    """
+    cases = _unique(split, parts, image_parts)
+    files = dict.fromkeys(file for case, labelled in cases for file in _files(case, labelled))
+    with ThreadPoolExecutor(THREADS) as pool:
+        headers = dict(zip(files, pool.map(_header, files), strict=True))
+        dims = spatial_dims or _usual_dims(headers, cases)
+        problems = {case.id: list(_check_headers(case, labelled, headers, split, dims)) for case, labelled in cases}
+        for case, _ in cases:
+            if smallest is not None and not problems[case.id]:
+                problems[case.id] += _check_size(case, headers, smallest, spacing)
+        if deep:
+            whole = [(case, labelled) for case, labelled in cases if not problems[case.id]]
+            found = pool.map(lambda pair: _read_case(pair[0], pair[1], split.labels), whole)
+            hashes = {}
+            for (case, _), (voxel_problems, content) in zip(whole, found, strict=True):
+                problems[case.id] += voxel_problems
+                hashes[case.id] = content
+            for id, copied in check_copies(split, hashes, parts).items():
+                problems[id].append(copied)
+    missing = _missing_labels(split, parts, image_parts)
+    return list(dict.fromkeys([*missing, *(problem for found in problems.values() for problem in found)]))
+
+
+def check_volume(case: Case, volume: Volume, label_volume: Volume | None, labels: Mapping[int, str]) -> list[Problem]:
+    """What is wrong with the voxels of a case, whose image and label have been read; see `read_image` for NaN."""
+    problems = []
+    for channel, array in enumerate(volume.array):
+        if array.min() == array.max():
+            file = case.image[min(channel, len(case.image) - 1)]
+            problems.append(Problem(str(file), "voxels", f"{array.flat[0]} everywhere", "an image"))
+    if label_volume is not None:
+        problems += _check_label(str(case.label), volume, label_volume, labels)
+    return problems
+
+
+def check_copies(split: Split, hashes: Mapping[str, str], parts: Collection[str] = PARTS) -> dict[str, Problem]:
+    """By case id, the cases whose content another part holds under another name; `hashes` are by case id."""
+    problems: dict[str, Problem] = {}
+    first: dict[str, dict[str, Case]] = {}  # content -> part -> case
+    for part in (part for part in PARTS if part in parts):
+        for case in split.part(part):
+            seen = first.setdefault(hashes.get(case.id, case.id), {})
+            other = next((p for p in seen if p != part and {p, part} != {"pretraining", "training"}), None)
+            if other and seen[other].id != case.id:
+                found = f"the voxels of {seen[other].id} in {other}"
+                problems[case.id] = Problem(str(case.image[0]), "content", found, f"{part} to share none")
+            seen.setdefault(part, case)
+    return problems
+
+
+def content_hash(volume: Volume) -> str:
+    """A digest of the intensities and their shape, the same however they are stored."""
+    digest = hashlib.sha256(repr(volume.array.shape).encode())
+    for array in volume.array:  # a channel at a time: the float32 copy can be twice the stored volume
+        digest.update(Volume(array, volume.slope, volume.intercept, volume.affine).values().tobytes())
+    return digest.hexdigest()
+
+
+def size_at(header: Header, spacing: Sequence[float]) -> tuple[int, ...]:
+    """The size in voxels after resampling to a spacing (mm), axes in RAS order."""
+    axes = _ras_axes(header)
+    return tuple(
+        max(1, round(header.shape[axis] * header.spacing[axis] / new)) for axis, new in zip(axes, spacing, strict=True)
+    )
+
+
+def _ras_axes(header: Header) -> tuple[int, ...]:
+    """For each of R, A, S the stored axis that runs along it."""
+    dims = len(header.shape)
+    if dims < 3:
+        return tuple(range(dims))
+    from nibabel.orientations import io_orientation
+
+    orientation: Callable[[object], np.ndarray] = io_orientation
+    along = orientation(header.affine)[:, 0]
+    return tuple(int(axis) for axis in np.argsort(along))
+
+
+def _unique(split: Split, parts: Collection[str], image_parts: Collection[str]) -> list[tuple[Case, bool]]:
+    """Each case once, with whether its label is looked at: a training case is often in pre-training too."""
+    cases: dict[str, tuple[Case, bool]] = {}
+    for part in (part for part in PARTS if part in parts):
+        for case in split.part(part):
+            labelled = part not in image_parts and case.label is not None
+            if labelled or case.id not in cases:
+                cases[case.id] = (case, labelled)
+    return list(cases.values())
+
+
+def _files(case: Case, labelled: bool) -> tuple[Path, ...]:
+    return (*case.image, case.label) if labelled and isinstance(case.label, Path) else case.image
+
+
+def _header(path: Path) -> Header | ReadError:
+    try:
+        return read_header(path)
+    except ReadError as error:
+        return error
+
+
+def _usual_dims(headers: Headers, cases: Sequence[tuple[Case, bool]]) -> int:
+    counts: dict[int, int] = {}
+    for case, _ in cases:
+        header = headers[case.image[0]]
+        if isinstance(header, Header):
+            counts[len(header.shape)] = counts.get(len(header.shape), 0) + 1
+    return max(counts, key=counts.__getitem__, default=3)
+
+
+def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, dims: int) -> Iterator[Problem]:
+    files = {file: headers[file] for file in _files(case, labelled)}
+    unreadable = [error.problem for error in files.values() if isinstance(error, ReadError)]
+    if unreadable:
+        yield from unreadable
+        return
+    first, *others = [(file, header) for file, header in files.items() if isinstance(header, Header)]
+    shape = first[1].shape
+    if len(shape) != dims:
+        yield Problem(str(first[0]), "axes", f"{len(shape)} ({_by(shape)})", str(dims))
+    for file, header in others:
+        if header.shape != shape:
+            yield Problem(str(file), "shape", _by(header.shape), f"{_by(shape)}, as {first[0].name} has")
+        elif not same_grid(header.affine, first[1].affine, shape):
+            yield Problem(str(file), "affine", "another position", f"that of {first[0].name}")
+        elif file == case.label and header.channels != 1:
+            yield Problem(str(file), "channels", str(header.channels), "1 for a label")
+    channels = sum(header.channels for file, header in [first, *others] if file != case.label)
+    if channels != split.channels:
+        yield Problem(str(first[0]), "channels", str(channels), f"{split.channels}, as many as modality names")
+
+
+def _check_size(
+    case: Case, headers: Headers, smallest: Sequence[int], spacing: Sequence[float] | None
+) -> Iterator[Problem]:
+    header = headers[case.image[0]]
+    assert isinstance(header, Header)
+    size = size_at(header, spacing) if spacing is not None else header.shape
+    least = tuple(smallest) * (len(size) if len(smallest) == 1 else 1)
+    if any(have < need for have, need in zip(size, least, strict=True)):
+        at = f" at {_by(spacing)} mm" if spacing is not None else ""
+        yield Problem(str(case.image[0]), "size", f"{_by(size)}{at}", f"at least {_by(least)}, the crop")
+
+
+def _read_case(case: Case, labelled: bool, labels: Mapping[int, str]) -> tuple[list[Problem], str]:
+    """The problems of a case's voxels and its content hash, which for an unreadable case is its id."""
+    try:
+        volume = read_images(case.image)
+        label_volume = read_image(case.label) if labelled and isinstance(case.label, Path) else None
+    except ReadError as error:
+        return [error.problem], case.id
+    return check_volume(case, volume, label_volume, labels), content_hash(volume)
+
+
+def _check_label(file: str, volume: Volume, label: Volume, labels: Mapping[int, str]) -> Iterator[Problem]:
+    if label.array.shape[1:] != volume.array.shape[1:]:
+        yield Problem(file, "shape", _by(label.array.shape[1:]), f"{_by(volume.array.shape[1:])}, as its image has")
+        return
+    plain = (label.slope, label.intercept) == (1.0, 0.0)
+    values = np.unique(label.array if plain else label.values())
+    outside = [value for value in values if value not in labels]
+    if any(value != round(value) for value in outside):
+        value = next(value for value in outside if value != round(value))
+        yield Problem(file, "label", f"{value:g}", f"whole numbers from 0 to {max(labels, default=0)}")
+    elif outside:
+        found = ", ".join(f"{value:g}" for value in outside)
+        yield Problem(file, "label", f"class {found}", f"0 to {max(labels, default=0)}, the classes of the split")
+    elif values.tolist() == [0]:
+        yield Problem(file, "label", "background only", "a labelled voxel")
+
+
+def _missing_labels(split: Split, parts: Collection[str], image_parts: Collection[str]) -> Iterator[Problem]:
+    for part in (part for part in PARTS if part in parts and part not in image_parts):
+        cases = split.part(part)
+        bare = [case.id for case in cases if case.label is None]
+        if bare and (part == "training" or len(bare) < len(cases)):
+            names = ", ".join(bare[:3])
+            yield Problem(str(split.file), part, f"{len(bare)} without a label ({names})", "a label for every case")
+
+
+def _by(shape: Sequence[float]) -> str:
+    return "x".join(f"{n:g}" for n in shape)

@@ -1,0 +1,176 @@
+"""The commands: `medssl ...` and what both scripts share. Nothing heavy is imported before it is needed.
+
+Exit codes: 0 done, 1 failed while running, 2 wrong usage, settings or data, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medssl import __version__
+from medssl.problems import InputError, RunError, first_line
+
+
+def script(kind: str, arguments: Sequence[str] | None = None) -> int:
+    """Run ssl_pretrain.py or ssl_finetune.py; gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=f"ssl_{kind}.py",
+        usage=f"python ssl_{kind}.py RECIPE [key=value ...] [--resume] [--dry-run]",
+        description=f"{'Pre-train an encoder' if kind == 'pretrain' else 'Fine-tune on labelled cases'} by a recipe.",
+        epilog=None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", help="a path, or a name under recipes/")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in out=, or start it")
+    parser.add_argument("--dry-run", action="store_true", help="measure a few steps and estimate time and memory; writes no run")
+    parser.add_argument("--version", action="version", version=f"medssl {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    wanted = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(wanted):
+        parser.epilog = settings_help(kind)
+    options = parser.parse_intermixed_args(wanted)
+    return guarded(lambda: run_script(kind, options), options.debug)
+
+
+def run_script(kind: str, options: argparse.Namespace) -> None:
+    """Read the settings, then do the work."""
+    from medssl.config import Finetune, Pretrain
+    from medssl.recipes import read_settings
+
+    settings = read_settings(Pretrain if kind == "pretrain" else Finetune, options.recipe, options.settings)
+    if options.dry_run:
+        from medssl.estimate import estimate
+
+        print(estimate(settings))
+    elif isinstance(settings, Pretrain):
+        from medssl.pretrain import pretrain
+
+        pretrain(settings, options.resume)
+    elif isinstance(settings, Finetune):
+        from medssl.finetune import finetune
+
+        finetune(settings, options.resume)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `medssl ...`; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="medssl", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--version", action="version", version=f"medssl {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", parents=[shared], help="report every problem of a split in one pass")
+    check.add_argument("split", type=Path, help="the split, a JSON file")
+    check.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
+    check.add_argument("--deep", action="store_true", help="read every voxel as well")
+    check.set_defaults(run=run_check)
+
+    synth = commands.add_parser("synth", parents=[shared], help="write a synthetic data set and its split")
+    synth.add_argument("folder", type=Path)
+    synth.add_argument("--cases", type=int, default=40)
+    synth.add_argument("--dims", type=int, choices=(2, 3), default=3)
+    synth.add_argument("--seed", type=int, default=0)
+    synth.set_defaults(run=run_synth)
+
+    report = commands.add_parser("report", parents=[shared], help="write report.html of a run, or of a folder of runs with their comparison")
+    report.add_argument("folder", type=Path)
+    report.set_defaults(run=run_report)
+
+    listing = commands.add_parser("list", parents=[shared], help="methods, networks and recipes")
+    listing.set_defaults(run=run_list)
+
+    options = parser.parse_args(arguments)
+    return guarded(lambda: options.run(options), options.debug)
+
+
+def guarded(work: Callable[[], object], debug: bool = False) -> int:
+    """Do the work; put errors into one line each on stderr and give the exit code."""
+    from medssl.stopping import Finished, Stopped
+
+    try:
+        work()
+    except InputError as error:
+        if debug:
+            raise
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except Finished as done:
+        print(done, file=sys.stderr)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (RunError, OSError, MemoryError, RuntimeError) as error:
+        if debug:
+            raise
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> None:
+    """`medssl check`."""
+    from medssl.check import check_split
+    from medssl.splits import read_split
+
+    split = read_split(options.split, options.data_root)
+    problems = check_split(split, deep=options.deep)
+    if problems:
+        raise InputError(problems)
+    counts = ", ".join(f"{len(cases)} {part}" for part, cases in split.parts.items())
+    print(f"{split.file}: {counts}; no problem found{'' if options.deep else ' in the headers'}")
+
+
+def run_synth(options: argparse.Namespace) -> None:
+    """`medssl synth`."""
+    from medssl.synth import make_dataset
+
+    print(make_dataset(options.folder, options.cases, options.dims, options.seed))
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """`medssl report`."""
+    from medssl.compare import answer, compare_runs, table
+    from medssl.report import write_report
+    from medssl.runs import find_runs, is_run
+
+    path = write_report(options.folder)
+    if not is_run(options.folder):
+        comparison = compare_runs([run.folder for run in find_runs(options.folder) if run.kind == "finetune"])
+        print(f"{table(comparison)}\n\n{answer(comparison)}\n")
+    print(path)
+
+
+def run_list(options: argparse.Namespace) -> None:
+    """`medssl list`."""
+    from medssl.methods import METHODS
+    from medssl.recipes import RECIPES, read_recipe, recipe_names
+    from networks import NETWORKS
+
+    print("methods:", ", ".join(METHODS))
+    print("networks:", ", ".join(NETWORKS))
+    print("recipes:")
+    for name in recipe_names():
+        recipe = read_recipe(RECIPES / f"{name}.json")
+        print(f"  {name}: {recipe.get('follows', '')}")
+
+
+def settings_help(kind: str) -> str:
+    """List the settings of a script with their defaults and descriptions."""
+    from medssl.config import Finetune, Pretrain
+
+    lines = ["settings:"]
+    for name, setting in (Pretrain if kind == "pretrain" else Finetune).model_fields.items():
+        default = "" if setting.is_required() else f" [{setting.default}]"
+        lines.append(f"  {name}{default if len(default) < 40 else ''}: {setting.description or ''}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The parts of the report of a folder of runs: the arms side by side."""
+
+from pathlib import Path
+
+from medssl import run_report
+from medssl.arms import Arm
+from medssl.compare import Comparison, answer, class_cells, class_names, table_cells, wide_classes
+from medssl.config import WITHOUT_EFFECT
+from medssl.fairness import flat
+from medssl.figures import dice_by_class
+from medssl.page import bullets, folded, heading, paragraph, picture, plain, section, settings, table
+from medssl.runs import Run, is_run, read_run
+
+PER_RUN = WITHOUT_EFFECT | {"seed", "draw", "kind"}  # settings in which the runs of an arm differ anyway
+
+
+def body(comparison: Comparison) -> list[str]:
+    """Give all sections of the report of a comparison."""
+    pretraining = pretraining_runs(comparison)
+    return [
+        section("What was done", *_what_was_done(comparison, pretraining)),
+        section("The answer", paragraph(answer(comparison), "answer"), bullets(comparison.warnings, "warnings")),
+        section("Table", *_tables(comparison), _bars(comparison)),
+        section("Curves", *_curves(comparison, pretraining)),
+        section("Views", *(_with_heading(f"Pre-training {run.name}", run_report.views(run)) for run in pretraining)),
+        section("Predictions", *(_predictions(arm) for arm in comparison.arms)),
+        section("Settings", *_settings(comparison.arms)),
+        section("Environment", settings(flat(comparison.arms[0].runs[0].environment))),
+        section("Limits", bullets(_limits(comparison))),
+    ]
+
+
+def pretraining_runs(comparison: Comparison) -> list[Run]:
+    """Give the finished pre-training runs in the folder, and those elsewhere that the arms' encoders come from."""
+    found = {run.folder.resolve(): run for run in comparison.pretraining}
+    for run in (run for arm in comparison.arms for run in arm.runs if run.pretrained):
+        encoder = Path(str(run.summary.get("encoder", run.config.get("encoder"))))
+        folder = (encoder.parent if encoder.suffix == ".safetensors" else encoder).resolve()
+        if folder not in found and is_run(folder):
+            found[folder] = read_run(folder)
+    return list(found.values())
+
+
+def _what_was_done(comparison: Comparison, pretraining: list[Run]) -> list[str]:
+    count = sum(len(arm.runs) for arm in comparison.arms)
+    arms = f"{len(comparison.arms)} arm{'s' if len(comparison.arms) > 1 else ''}"
+    first = (
+        f"{count} fine-tuning runs in {arms} were compared on the same test cases, in pairs of equal seed and labels."
+    )
+    skipped = [heading("Left out"), bullets(comparison.skipped)] if comparison.skipped else []
+    return [paragraph(first), *(paragraph(run_report.what_was_done(run)) for run in pretraining), *skipped]
+
+
+def _tables(comparison: Comparison) -> list[str]:
+    """The arms, the classes where they are many, and every difference with its interval."""
+    parts = [table(*table_cells(comparison), "Arms")]
+    if wide_classes(comparison):
+        parts.append(table(*class_cells(comparison), "Dice by class"))
+    parts.append(
+        paragraph("Dice is mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet")
+    )
+    rows = [
+        [
+            f"{d.arm} against {d.reference}",
+            d.labels,
+            len(d.pairs),
+            d.n,
+            d.patients,
+            str(d),
+            _percent(d.relative),
+            _each(d.by_pair),
+        ]
+        for d in comparison.differences
+    ]
+    header = ["difference in Dice", "labels", "seeds", "cases", "patients", "mean [95%]", "relative", "by seed"]
+    return [*parts, heading("Differences"), table(header, rows, "Differences")] if rows else parts
+
+
+def _bars(comparison: Comparison) -> str:
+    names = class_names(comparison)
+    means: dict[str, list[float | None]] = {}
+    spreads: dict[str, list[float | None]] = {}
+    for arm in comparison.arms:
+        title = _title(arm)
+        means[title] = [arm.dice, *(arm.classes.get(name, {}).get("dice") for name in names)]
+        spreads[title] = [arm.sd, *(arm.classes.get(name, {}).get("sd") for name in names)]
+    light, dark = (dice_by_class(["mean", *names], means, spreads, dark) for dark in (False, True))
+    caption = "Dice of each class; the thin lines are one standard deviation over seeds."
+    return picture(light, "Dice by class and arm", caption, dark=dark, wide=True)
+
+
+def _curves(comparison: Comparison, pretraining: list[Run]) -> list[str]:
+    """Every pre-training, and the first run of every arm."""
+    parts = [_with_heading(f"Pre-training {run.name}", run_report.curves_grid(run)) for run in pretraining]
+    return parts + [_with_heading(_first(arm), run_report.curves_grid(arm.runs[0])) for arm in comparison.arms]
+
+
+def _predictions(arm: Arm) -> str:
+    return _with_heading(_first(arm), run_report.predictions(arm.runs[0]))
+
+
+def _settings(arms: list[Arm]) -> list[str]:
+    """What differs between the arms as a table, what they share folded away."""
+    configs = [{k: v for k, v in flat(arm.runs[0].config).items() if k not in PER_RUN} for arm in arms]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    shared = {
+        key: configs[0][key] for key in keys if all(config.get(key, ...) == configs[0].get(key) for config in configs)
+    }
+    rows = [
+        [key, *(plain(config[key]) if key in config else "-" for config in configs)]
+        for key in keys
+        if key not in shared
+    ]
+    differing = table(["setting", *map(_title, arms)], rows, "Settings that differ") if rows else ""
+    return [differing, folded("Settings that all arms share", settings(shared))]
+
+
+def _limits(comparison: Comparison) -> list[str]:
+    policies = [arm.runs[0].summary.get("policy") for arm in comparison.arms]
+    fixed = [
+        "The intervals cover the choice of test patients (a paired bootstrap over whole patients), not the choice of "
+        "training cases and seeds: the standard deviation over seeds stands beside them for that.",
+        "Every difference is one of several looked at; the intervals are not corrected for that."
+        if len(comparison.differences) > 1
+        else "",
+        "Seconds are those of fine-tuning; what pre-training took comes on top.",
+    ]
+    return [text for text in fixed if text] + [f"Empty classes: {p}" for p in dict.fromkeys(policies) if p]
+
+
+def _title(arm: Arm) -> str:
+    return f"{arm.name}, {arm.labels} labels"
+
+
+def _first(arm: Arm) -> str:
+    seed, draw = arm.seeds[0]
+    return f"{_title(arm)} (seed {seed}, draw {draw})"
+
+
+def _with_heading(text: str, content: str) -> str:
+    return heading(text) + content if content else ""
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1%}"
+
+
+def _each(values: list[float]) -> str:
+    return ", ".join(f"{value:+.3f}" for value in values)

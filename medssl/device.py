@@ -1,0 +1,43 @@
+"""Where a run computes and in which precision: chosen once, said at start."""
+
+from dataclasses import dataclass
+
+import torch
+
+from medssl.config import Shared
+from medssl.problems import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the type of its matrix products; None is float32."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        return f"{self.device} ({name}), {'bfloat16 products' if self.autocast else 'float32'}"
+
+    def context(self) -> torch.autocast:
+        """Autocast for forward passes; losses raise themselves to float32."""
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+
+def choose(settings: Shared) -> Compute:
+    """Choose device and precision; raises InputError for a GPU that is not there."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    wanted = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError([Problem("settings", "device", wanted, f"one of {torch.cuda.device_count()} GPUs, or cpu")])
+    bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device))
+    return Compute(device, torch.bfloat16 if bfloat16 else None)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies bfloat16 matrices itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

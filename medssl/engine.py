@@ -1,0 +1,259 @@
+"""The training engine of both scripts: one loop on pytorch-ignite, from the first step or from a checkpoint.
+
+What a step does depends on its number alone: its data, its rate and its random seed come from (seed, step), so a run
+that was killed goes on as if nothing had happened.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from torch import Tensor, nn
+
+from medssl import checkpoint, figures
+from medssl.config import Shared
+from medssl.device import Compute
+from medssl.problems import RunError
+from medssl.run_folder import RunFolder
+from medssl.stopping import Stopped
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class Training:
+    """What the engine needs to know of a task."""
+
+    model: nn.Module
+    groups: list[dict[str, Any]]  # parameter groups of the optimiser, each with its `scale` of the rate
+    loss: Callable[[Batch], dict[str, Tensor]]  # "loss" and its parts
+    batches: Callable[[int], Iterable[Batch]]  # the batches from a step on
+    validate: Callable[[], dict[str, float]] | None
+    watched: str  # the validation figure that selects the best checkpoint
+    higher_is_better: bool
+    transform: Callable[[Batch], Batch] | None = None  # views or augmentation of one crop
+    chance: dict[str, float] = field(default_factory=dict)
+    before_step: Callable[[int], None] = lambda step: None
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers besides the weights; best is the watched figure, lower always better."""
+
+    step: int = 0
+    best: float = math.inf
+    best_step: int = 0
+    worse: int = 0  # validations since the best one
+    seconds: float = 0.0
+    stop: bool = False  # patience is at its end
+
+
+def train(run: RunFolder, settings: Shared, compute: Compute, training: Training) -> Progress:
+    """Train from where the run stands to its last step; raises Stopped on a signal, RunError on a non-finite loss."""
+    optimiser = optimiser_of(settings, training)
+    progress = resume(run, training, optimiser)
+    trainer = Engine(step_function(settings, compute, training, optimiser))
+    if progress.step >= settings.steps or progress.stop:
+        return progress
+    trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
+    add_clock(trainer)
+    bar = ProgressBar(desc=settings.out.name, disable=None, bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining}")
+    bar.attach(trainer, output_transform=shown)
+
+    with run.path("metrics.jsonl").open("a", encoding="utf-8") as metrics, caught_signals() as caught:
+
+        @trainer.on(Events.ITERATION_COMPLETED)
+        def account(engine: Engine) -> None:
+            began = time.monotonic()
+            progress.step = engine.state.iteration
+            write_line(metrics, {"step": progress.step} | engine.state.output)
+            at_end = progress.step == settings.steps
+            if training.validate and (progress.step % settings.validate_every == 0 or at_end):
+                write_line(metrics, {"step": progress.step} | judge(run, settings, training, progress))
+                warn_at_chance(run, training, engine.state.output, progress.step)
+            progress.seconds += engine.state.output["step_s"] + engine.state.output["data_s"] + time.monotonic() - began
+            if caught or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
+                checkpoint.save_latest(run.folder, state_of(training, optimiser, progress))
+            if caught:
+                raise Stopped(caught[0])
+            if progress.stop:
+                run.say(f"step {progress.step}: no better {training.watched} in {settings.patience} validations, stopping")
+                engine.terminate()
+
+        trainer.run(training.batches(progress.step))
+    run.path("progress.png").write_bytes(figures.curves(run.metrics()))
+    return progress
+
+
+def step_function(
+    settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer
+) -> Callable[[Engine, Batch], dict[str, Any]]:
+    """Make the function of one training step: batch in, metrics of the step out."""
+    parameters = [p for group in training.groups for p in group["params"]]
+
+    def step(engine: Engine, batch: Batch) -> dict[str, Any]:
+        began = time.perf_counter()
+        number = engine.state.iteration
+        torch.manual_seed(settings.seed * 1_000_003 + number)
+        training.before_step(number)
+        training.model.train()
+        rate = rate_at(settings, number)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        with compute.context():
+            parts = training.loss(to_device(batch, compute.device))
+        optimiser.zero_grad(set_to_none=True)
+        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
+        values = {name: value.item() for name, value in parts.items()}
+        if not math.isfinite(values["loss"]) or not torch.isfinite(norm):
+            found = f"loss {values['loss']}, gradient norm {norm.item()}"
+            raise RunError(f"step {number}: found {found}, expected finite numbers; cases of the batch: {', '.join(batch['id'])}")
+        optimiser.step()
+        seconds = time.perf_counter() - began
+        told = {"lr": rate, "grad_norm": norm.item(), "data_hash": "".join(batch["data_hash"]), "step_s": round(seconds, 5)}
+        return values | told | {"data_s": round(engine.state.data_s, 5)}
+
+    return step
+
+
+def optimiser_of(settings: Shared, training: Training) -> torch.optim.Optimizer:
+    """AdamW; with a weight decay of 0 it is Adam."""
+    return torch.optim.AdamW(training.groups, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
+    """Time whole training steps on one batch, after one that warms up; the median of the others."""
+    engine = Engine(lambda engine, batch: None)
+    engine.state.data_s = 0.0  # type: ignore[attr-defined]
+    step = step_function(settings, compute, training, optimiser_of(settings, training))
+    times = []
+    for engine.state.iteration in range(1, steps + 2):
+        began = time.perf_counter()
+        step(engine, batch)
+        times.append(time.perf_counter() - began)
+    return sorted(times[1:])[len(times[1:]) // 2]
+
+
+def rate_at(settings: Shared, step: int) -> float:
+    """The learning rate of a step, counted from 1: linear warm-up, then constant or half a cosine down to 0."""
+    if step <= settings.warmup:
+        return settings.lr * step / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def parameter_groups(parts: Iterable[tuple[nn.Module, float]]) -> list[dict[str, Any]]:
+    """Group the parameters of modules, each with a `scale` of its rate; biases, norms and positions do not decay.
+
+    A module that holds an earlier one gives what the earlier ones left.
+    """
+    groups, seen = list[dict[str, Any]](), set[int]()
+    for module, scale in parts:
+        fresh = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in seen]
+        seen |= {id(p) for _, p in fresh}
+        decayed = [p for name, p in fresh if p.ndim > 1 and "position_embeddings" not in name]
+        rest = [p for name, p in fresh if p.ndim <= 1 or "position_embeddings" in name]
+        groups += [{"params": decayed, "scale": scale}, {"params": rest, "scale": scale, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer) -> Progress:
+    """Take up the newest checkpoint of the run, or start at step 0; metrics of steps to be done again are dropped."""
+    state, warnings = checkpoint.load_newest(run.folder)
+    for warning in warnings:
+        run.say(warning)
+    run.keep_metrics_until(0 if state is None else state["progress"]["step"])
+    if state is None:
+        return Progress()
+    training.model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    progress = Progress(**state["progress"])
+    run.say(f"going on after step {progress.step}")
+    return progress
+
+
+def state_of(training: Training, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, Any]:
+    """Gather everything that a checkpoint holds."""
+    return {"model": training.model.state_dict(), "optimiser": optimiser.state_dict(), "progress": vars(progress).copy()}
+
+
+def judge(run: RunFolder, settings: Shared, training: Training, progress: Progress) -> dict[str, float]:
+    """Validate, keep the best weights, and note when patience is at its end."""
+    assert training.validate is not None
+    training.model.eval()
+    figures_now = training.validate()
+    value = figures_now[training.watched] * (-1 if training.higher_is_better else 1)
+    if value < progress.best:
+        progress.best, progress.best_step, progress.worse = value, progress.step, 0
+        checkpoint.save_best(run.folder, {"model": training.model.state_dict(), "step": progress.step})
+    else:
+        progress.worse += 1
+        progress.stop = 0 < settings.patience <= progress.worse
+    text = ", ".join(f"{name} {figure:.4f}" for name, figure in figures_now.items())
+    run.say(f"step {progress.step}: {text}{' (best)' if progress.best_step == progress.step else ''}")
+    run.path("progress.png").write_bytes(figures.curves(run.metrics()))
+    return figures_now
+
+
+def warn_at_chance(run: RunFolder, training: Training, output: dict[str, Any], step: int) -> None:
+    """Say so when a part of the loss is where it would be had nothing been learned."""
+    for name, chance in training.chance.items():
+        if output[name] >= 0.98 * chance:
+            run.say(f"warning: step {step}: {name} is {output[name]:.3f}, chance is {chance:.3f}: nothing learned there yet")
+
+
+def add_clock(trainer: Engine) -> None:
+    """Measure how long each step waits for its data, in `state.data_s`."""
+
+    @trainer.on(Events.GET_BATCH_STARTED)
+    def began(engine: Engine) -> None:
+        engine.state.waiting_since = time.perf_counter()
+
+    @trainer.on(Events.GET_BATCH_COMPLETED)
+    def ended(engine: Engine) -> None:
+        engine.state.data_s = time.perf_counter() - engine.state.waiting_since
+
+
+def shown(output: dict[str, Any]) -> dict[str, str]:
+    """What the progress bar shows: loss, and data time and compute time apart."""
+    return {"loss": f"{output['loss']:.4f}", "data": f"{output['data_s']:.2f}s", "step": f"{output['step_s']:.2f}s"}
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a batch."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def write_line(file: Any, line: dict[str, Any]) -> None:
+    """Append one line of JSON and hand it to the system, so that a killed process loses none."""
+    file.write(json.dumps(line) + "\n")
+    file.flush()
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying at once; a second one ends the process."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: Any) -> None:
+        if caught:
+            raise Stopped(number)
+        caught.append(number)
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,136 @@
+"""Is it a fair comparison: what differs between two arms besides the start, and what weakens the numbers.
+
+Each function gives sentences. A comparison is still made; the sentences stand beside it in the table and the report.
+"""
+
+import json
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any, Protocol
+
+from medssl.arms import Arm, Key
+from medssl.config import WITHOUT_EFFECT
+from medssl.runs import Run
+
+FLAT = 0.005  # Dice that the last part of a training may still gain
+LAST = 0.2  # that part of the steps
+FEW = 10  # test patients below which a percentile bootstrap is clearly too narrow
+# Each arm's own search may choose these; the start is the question itself; the split is compared by its cases.
+OWN = WITHOUT_EFFECT | {
+    "kind", "split", "encoder", "seed", "draw", "labelled", "steps", "threads", "device", "lr", "encoder_lr",
+    "freeze_steps", "warmup", "schedule", "weight_decay", "clip", "patience", "validate_every",
+}  # fmt: skip
+
+
+class Paired(Protocol):
+    """What these checks need of a difference."""
+
+    @property
+    def pairs(self) -> list[Key]: ...
+    @property
+    def by_pair(self) -> list[float]: ...
+    @property
+    def clear(self) -> bool: ...
+    @property
+    def patients(self) -> int: ...
+
+
+def arm_warnings(arm: Arm) -> list[str]:
+    """Say what weakens the numbers of one arm."""
+    title = f"{arm.name}, {arm.labels} labels"
+    notes = []
+    if len(arm.seeds) == 1:
+        notes.append(f"{title}: only one seed, so the spread between trainings is unknown")
+    parts = {str(run.summary.get("part", "test")) for run in arm.runs}
+    if parts != {"test"}:
+        notes.append(f"{title}: judged on {' and '.join(sorted(parts))}, on which choices may have been made")
+    if len(set(arm.steps)) > 1:
+        notes.append(f"{title}: its runs differ in steps: {', '.join(map(str, arm.steps))}")
+    gains = [gain for gain in map(late_gain, arm.runs) if gain is not None and gain > FLAT]
+    if gains:
+        notes.append(
+            f"{title}: validation Dice still rose by up to {max(gains):.3f} in the last {LAST:.0%} of the steps "
+            f"in {len(gains)} of {len(arm.runs)} runs: not trained until flat"
+        )
+    for run in arm.runs:
+        notes += [f"{run.name}: {note}" for note in run.summary.get("warnings") or []]
+    return notes
+
+
+def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:
+    """Say what two arms differ in besides the start, and whether their difference is clear."""
+    title = f"{arm.name} against {other.name}, {arm.labels} labels"
+    if difference is None:
+        return [
+            f"{title}: no run of one has the seed, draw and test cases of a run of the other, so they are not compared"
+        ]
+    notes = [*_unlike_pairs(arm, other), *_unlike_settings(arm, other)]
+    if difference.patients < FEW:
+        notes.append(f"only {difference.patients} test patients: the interval itself is a rough guess")
+    if not difference.clear:
+        notes.append(f"the interval of the difference covers 0: {title}")
+    if len(difference.by_pair) > 1 and min(difference.by_pair) < 0 < max(difference.by_pair):
+        each = ", ".join(f"{value:+.3f}" for value in difference.by_pair)
+        notes.append(f"the difference changes its sign between seeds ({each}): {title}")
+    return [note if title in note else f"{title}: {note}" for note in notes]
+
+
+def late_gain(run: Run) -> float | None:
+    """Give what validation Dice gained in the last fifth of the steps over its best before; None without a curve."""
+    curve = [(line["step"], line["val_dice"]) for line in run.metrics() if line.get("val_dice") is not None]
+    border = (1 - LAST) * max((step for step, _ in curve), default=0)
+    early = [value for step, value in curve if step <= border]
+    late = [value for step, value in curve if step > border]
+    return max(late) - max(early) if early and late else None
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings: {"method": {"temperature": 1}} -> {"method.temperature": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
+
+
+def _unlike_pairs(arm: Arm, other: Arm) -> list[str]:
+    """Runs without a partner, other test cases, other labelled cases, other numbers of steps."""
+    notes = []
+    ours, theirs = set(arm.seeds), set(other.seeds)
+    if ours != theirs:
+        alone = ", ".join(f"seed {seed} draw {draw}" for seed, draw in sorted(ours ^ theirs))
+        notes.append(f"runs without a partner are not compared: {alone}")
+    both = [(a, b) for a in arm.runs for b in other.runs if a.key == b.key]
+    unlike = [(a, b) for a, b in both if arm.cases[a.key].keys() != other.cases[b.key].keys()]
+    if unlike:
+        notes.append(
+            f"the scored test cases differ in {len(unlike)} of {len(both)} pairs; only shared ones are compared"
+        )
+    if any(_training(a) != _training(b) for a, b in both if _training(a) and _training(b)):
+        notes.append("the labelled cases differ within a pair, so more than the start differs")
+    steps = mean(arm.steps), mean(other.steps)
+    if steps[0] != steps[1]:
+        notes.append(f"steps differ: {steps[0]:g} against {steps[1]:g}")
+    return notes
+
+
+def _unlike_settings(arm: Arm, other: Arm) -> list[str]:
+    """Settings other than the start and its tuning; a baseline of another network has its own architecture."""
+    ours, theirs = flat(arm.runs[0].config), flat(other.runs[0].config)
+    same = arm.network == other.network
+    notes = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        left, right = ours.get(key), theirs.get(key)
+        if left != right and key not in OWN and (same or key.split(".")[0] != "network"):
+            notes.append(f"{key} differs: {_short(left)} against {_short(right)}")
+    return notes
+
+
+def _training(run: Run) -> Sequence[str]:
+    """The labelled cases that the run's own copy of the split lists."""
+    return sorted(json.dumps(case.get("image")) for case in run.split.get("training") or [] if isinstance(case, dict))
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,121 @@
+"""Charts as PNG bytes: training curves and Dice by class. The pictures of images are in `medssl.slices`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+
+from medssl.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
+from medssl.slices import CONVENTION, predictions_figure, views_figure
+
+__all__ = [
+    "CONVENTION",
+    "curve",
+    "curve_series",
+    "curve_title",
+    "curves",
+    "dice_by_class",
+    "predictions_figure",
+    "views_figure",
+]
+
+NOT_CURVES = ("step", "grad_norm", "epoch")
+Numbers = npt.NDArray[np.float64]
+
+
+def curves(lines: Iterable[Mapping[str, Any]], dark: bool = False) -> bytes:
+    """Draw all curves of metrics.jsonl in one picture: loss and its parts, validation, learning rate."""
+    series = curve_series(lines)
+    columns = min(3, max(1, len(series)))
+    rows = max(1, -(-len(series) // columns))
+    figure = new_figure(3.6 * columns, 2.6 * rows)
+    for position, (name, (steps, values)) in enumerate(series.items()):
+        _curve(figure.add_subplot(rows, columns, position + 1), name, steps, values, dark)
+    return png(figure, dark)
+
+
+def curve(lines: Iterable[Mapping[str, Any]], name: str, dark: bool = False) -> bytes:
+    """Draw one curve of metrics.jsonl alone, for pages that arrange pictures by their width."""
+    figure = new_figure(3.9, 2.6)
+    _curve(figure.add_subplot(), name, *curve_series(lines)[name], dark)
+    return png(figure, dark)
+
+
+def curve_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Numbers, Numbers]]:
+    """Give (steps, values) of each number in metrics.jsonl, loss first, then its parts, validation, learning rate.
+
+    A step that a resumed run wrote twice counts once, as written last. Times and the gradient norm are left out.
+    """
+    points: dict[str, dict[int, float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and "step" in line and name not in NOT_CURVES and not name.endswith("_s"):
+                points.setdefault(name, {})[int(line["step"])] = float(value)
+    order = sorted(points, key=lambda name: (name == "lr", name.startswith("val_"), name != "loss"))
+    return {
+        name: (np.array(sorted(points[name])), np.array([points[name][s] for s in sorted(points[name])]))
+        for name in order
+    }
+
+
+def dice_by_class(
+    classes: Sequence[str],
+    arms: Mapping[str, Sequence[float | None]],
+    spread: Mapping[str, Sequence[float | None]],
+    dark: bool = False,
+) -> bytes:
+    """Draw a group of bars for each class, a bar for each arm; `spread` is the standard deviation over seeds."""
+    width = 0.8 / max(1, len(arms))
+    figure = new_figure(max(6.0, 0.9 + len(classes) * (0.5 + 0.28 * len(arms))), 3.4)
+    ax = figure.add_subplot()
+    ink = (DARK if dark else LIGHT)["ink"]
+    for position, (name, values) in enumerate(arms.items()):
+        places = np.arange(len(classes)) + (position - (len(arms) - 1) / 2) * width
+        heights = [np.nan if value is None else value for value in values]
+        errors = [0 if value is None else value for value in spread[name]]
+        colour = PALETTE[position % len(PALETTE)]
+        ax.bar(places, heights, 0.92 * width, yerr=errors, color=colour, label=literal(name), ecolor=ink, capsize=2)
+    few = len(classes) < 7
+    ax.set_xticks(range(len(classes)), [literal(name) for name in classes], rotation=0 if few else 35, ha="center" if few else "right")
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("Dice")
+    ax.set_axisbelow(True)
+    ax.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=min(2, len(arms)), frameon=False)
+    return png(figure, dark)
+
+
+def curve_title(name: str) -> str:
+    """Say in words what a key of metrics.jsonl is."""
+    return {"lr": "learning rate", "loss": "training loss"}.get(name, name.replace("val_", "validation "))
+
+
+def _curve(ax: Axes, name: str, steps: Numbers, values: Numbers, dark: bool) -> None:
+    """Raw values thin, their moving mean thick; validation points as measured."""
+    colour = PALETTE[2] if name.startswith("val_") else PALETTE[1] if dark else PALETTE[6]
+    ax.set_title(literal(curve_title(name)), fontsize=10)
+    if name == "lr":
+        ax.plot(steps, values, color=colour)
+    elif name.startswith("val_"):
+        ax.plot(steps, values, color=colour, marker="o", markersize=2.5)
+    else:
+        window = max(1, len(values) // 40)
+        ax.plot(steps, values, color=colour, alpha=0.3, linewidth=0.7)
+        ax.plot(steps, _moving_mean(values, window), color=colour, linewidth=1.6)
+    finite = values[np.isfinite(values)]
+    if name != "lr" and finite.size and finite.min() > 0 and finite.max() > 50 * finite.min():
+        ax.set_yscale("log")
+    ax.set_xlabel("step", fontsize=9)
+    ax.grid(True)
+
+
+def _moving_mean(values: Numbers, window: int) -> Numbers:
+    """Mean of the last `window` values; of as many as there are at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    mean: Numbers = (sums[ends] - sums[starts]) / (ends - starts)
+    return mean

@@ -1,0 +1,58 @@
+"""Reconstruction with a regularising contrast: MONAI's self-supervised ViT autoencoder.
+
+https://github.com/Project-MONAI/tutorials, self_supervised_pretraining. A crop is corrupted twice; both views are
+restored; r is the L1 distance of the first restoration to the crop, c the NT-Xent loss between the flattened
+restorations of both, and the loss is r + c * r. Axis letters: b batch, c channel, then space.
+"""
+
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+from torch import Tensor, nn
+
+from medssl.config import Pretrain, ReconContrastSettings
+from medssl.losses import l1, nt_xent, nt_xent_chance, regularized_contrastive
+from networks.autoencoder import ViTAutoEncoder
+from networks.vit import ViT
+from transforms.views import recon_contrast_views
+
+VIEWS = ("view_0", "view_1")
+
+
+class ReconContrast(nn.Module):
+    """Restores two corrupted views of every crop; the first against the crop, both against each other."""
+
+    VALIDATION = "val_l1"
+
+    def __init__(self, encoder: ViT, settings: Pretrain) -> None:
+        super().__init__()
+        self.settings = settings.method
+        self.autoencoder = ViTAutoEncoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
+
+    @staticmethod
+    def views(settings: ReconContrastSettings) -> Transform:
+        """The transform that adds both views to a crop."""
+        return recon_contrast_views(**settings.model_dump(exclude={"name", "temperature", "contrast"}))
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Loss and parts of a batch with "image" and both views, each (b, c, *crop_size)."""
+        first, second = self.reconstruct(batch)
+        reconstruction = l1(first, batch["image"])
+        contrast = nt_xent(first, second, self.settings.temperature)
+        loss = regularized_contrastive(reconstruction, self.settings.contrast * contrast)
+        return {"loss": loss, "l1": reconstruction, "nt_xent": contrast}
+
+    def validate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """L1 of the first view's restoration; the views are the same at every validation."""
+        return {"val_l1": l1(self.autoencoder(batch[VIEWS[0]]), batch["image"])}
+
+    def reconstruct(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Restore both views in one forward pass: two tensors (b, c, *crop_size)."""
+        restored: Tensor = self.autoencoder(torch.cat([batch[name] for name in VIEWS]))
+        return list(restored.chunk(2))
+
+    @staticmethod
+    def chance(batch_size: int) -> dict[str, float]:
+        """The contrastive loss of a network that cannot tell the pairs apart."""
+        return {"nt_xent": nt_xent_chance(batch_size)}

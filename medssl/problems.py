@@ -1,0 +1,56 @@
+"""What is wrong with an input, in one line: file, field, what was found, what was expected."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+LONGEST = 300  # characters of a line; a terminal shows it in two or three rows
+
+
+class Problem(NamedTuple):
+    """One thing that keeps an input from being used."""
+
+    file: str
+    field: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        # A name can be thousands of characters long, and its end says more than its start.
+        file = _shorten(printable(self.file), 110, keep="end")
+        field, found, expected = (_shorten(printable(part), 58) for part in self[1:])
+        return f"{file}: {field}: found {found}, expected {expected}"[:LONGEST]
+
+
+class InputError(Exception):
+    """Settings, a split or data that can't be used; a script prints a line a problem and exits with 2."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = list(problems)
+
+
+class RunError(Exception):
+    """A failure while running; a script prints its message and exits with 1."""
+
+
+def printable(text: str) -> str:
+    """The text on one line: control, format and surrogate characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that looks most like `name`, or None where none does."""
+    close = difflib.get_close_matches(name.lower(), list(valid), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _shorten(text: str, longest: int, keep: str = "start") -> str:
+    if len(text) <= longest:
+        return text
+    return "..." + text[3 - longest :] if keep == "end" else text[: longest - 3] + "..."
+
+
+def first_line(error: BaseException) -> str:
+    """What another library complained about, in a few words."""
+    return (str(error) or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,177 @@
+"""The run folder: everything about one training, in files that a person and a program can read.
+
+One process owns a run: a lock on `.lock`, which the system frees when the process is gone. Nothing is written before
+all settings and data are known to be good.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from medssl.atomic import write_atomically
+from medssl.config import WITHOUT_EFFECT, Shared
+from medssl.problems import InputError, Problem
+from medssl.recipes import shorten
+from medssl.stopping import Finished
+
+FILES = (
+    "config.json", "environment.json", "split.json", "log.txt", "metrics.jsonl", "progress.png", "checkpoint_latest.pt",
+    "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "views.npz", "views.png",
+    "predictions.csv", "predictions.npz", "summary.json", "report.html", ".lock",
+)  # fmt: skip
+
+
+class RunFolder:
+    """An open run folder."""
+
+    def __init__(self, folder: Path, lock: TextIO) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._started = time.monotonic()
+
+    @classmethod
+    def open(cls, settings: Shared, kind: str, resume: bool) -> Self:
+        """Start a run, or go on with one; raises InputError when the folder holds anything else, Finished when done."""
+        folder, config = settings.out, json.loads(settings.model_dump_json()) | {"kind": kind}
+        refuse_strangers(folder)
+        if (folder / "config.json").exists() and not settings.overwrite:
+            if not resume:
+                state = "a finished run" if finished(folder) else "a run that is not finished"
+                raise InputError([Problem(str(folder), "out", state, "a new folder, --resume, or overwrite=true")])
+            refuse_other_settings(folder, config)
+            if finished(folder):
+                raise Finished(f"{folder} is finished")
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, lock_of(folder))
+        if settings.overwrite and not resume:
+            run.clear()
+        if not (folder / "config.json").exists():
+            run.write_json("environment.json", environment())
+            shutil.copyfile(settings.split, folder / "split.json")
+            run.write_json("config.json", config)
+        return run
+
+    def path(self, name: str) -> Path:
+        """The path of a file of the run."""
+        return self.folder / name
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        write_atomically(self.path(name), (json.dumps(content, indent=1) + "\n").encode())
+
+    def say(self, text: str) -> None:
+        """Tell the user, and the log, one line."""
+        print(text, file=sys.stderr, flush=True)
+        with self.path("log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def clear(self) -> None:
+        """Remove the files of an earlier run, and nothing else."""
+        for name in FILES:
+            if name != ".lock":
+                self.path(name).unlink(missing_ok=True)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read all lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        return read_metrics(self.path("metrics.jsonl"))
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the lines of steps that will be done again, so that each step stands once."""
+        lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        write_atomically(self.path("metrics.jsonl"), "".join(lines).encode())
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self._lock.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a metrics.jsonl: one dictionary a line."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def finished(folder: Path) -> bool:
+    """Tell whether the run in a folder is complete."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(summary.get("status") == "finished")
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raise InputError for a folder that holds something, but no run."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError([Problem(str(folder), "out", "a file", "a folder")])
+    if folder.is_dir() and not (folder / "config.json").exists():
+        strange = [path.name for path in folder.iterdir() if path.name not in FILES and not path.name.startswith(".")]
+        if strange:
+            raise InputError([Problem(str(folder), "out", f"{strange[0]}, which is no file of a run", "an empty folder")])
+
+
+def refuse_other_settings(folder: Path, config: dict[str, Any]) -> None:
+    """Raise InputError, one line a setting, when a run to be resumed was started with other settings."""
+    before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    keys = [key for key in sorted(before.keys() | config.keys()) if key not in WITHOUT_EFFECT]
+    problems = [
+        Problem(str(folder), key, shorten(config.get(key)), f"{shorten(before.get(key))}, as the run was started")
+        for key in keys
+        if before.get(key) != config.get(key)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def lock_of(folder: Path) -> TextIO:
+    """Take the folder for this process; raises InputError when another one has it."""
+    lock = (folder / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        owner = lock.read().strip()
+        raise InputError([Problem(str(folder), "out", f"a run in use by process {owner}", "a folder that is free")]) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def environment() -> dict[str, Any]:
+    """Say what the run was made with."""
+    packages = ("medssl", "torch", "monai", "pytorch-ignite", "numpy", "nibabel", "h5py", "pydantic", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "packages": {name: version_of(name) for name in packages},
+        "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+    }
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return version(package)
+    except ImportError:  # importlib.metadata.PackageNotFoundError: run from a checkout that is not installed
+        return None
+
+
+def processor() -> str:
+    """The processor's name, which `platform` does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

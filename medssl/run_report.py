@@ -1,0 +1,205 @@
+"""The parts of the report of one run, pre-training or fine-tuning."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from medssl.fairness import flat
+from medssl.figures import (
+    CONVENTION,
+    curve,
+    curve_series,
+    curve_title,
+    predictions_figure,
+    views_figure,
+)
+from medssl.page import bullets, folded, grid, paragraph, picture, section, settings, table
+from medssl.problems import InputError, Problem
+from medssl.runs import Run
+from medssl.scores import score_by_case
+
+WORST = 8  # cases in the table of the lowest scores
+
+
+def title(run: Run) -> str:
+    """Name the run in a few words."""
+    if run.kind == "pretrain":
+        return f"Pre-training: {run.network}"
+    return f"Fine-tuning: {run.network}, {'pre-trained' if run.pretrained else 'random'} start"
+
+
+def body(run: Run) -> list[str]:
+    """Give all sections of the report of a run; what a run lacks is left out."""
+    return [
+        paragraph(f"Run folder {run.folder.name}", "quiet"),
+        section("What was done", paragraph(what_was_done(run))),
+        section("The answer", paragraph(answer(run), "answer"), bullets(warnings(run), "warnings")),
+        section("Scores", *_scores(run)),
+        section("Curves", curves_grid(run)),
+        section("Views", views(run)),
+        section("Predictions", predictions(run)),
+        section("Settings", settings(flat(run.config))),
+        section("Environment", settings(flat(run.environment))),
+        section("Limits", bullets(limits(run))),
+    ]
+
+
+def what_was_done(run: Run) -> str:
+    """Tell the run in plain sentences."""
+    s = run.summary
+    after = f" for {s['steps']} steps" if s.get("steps") else ""
+    took = f" It took {duration(float(s['seconds']))}." if s.get("seconds") is not None else ""
+    follows = f" It follows {run.config['follows']}." if run.config.get("follows") else ""
+    if run.kind == "pretrain":
+        cases = f"{s.get('n_cases', 'the')} unlabelled cases"
+        method = s.get("method") or "a self-supervised method"
+        return f"{run.network} was pre-trained on {cases} with {method}{after}; no label was read.{took}{follows}"
+    labels = f"{'all' if run.labelled is None else run.labelled} labelled cases"
+    start = f"the encoder of {run.encoder_name}" if run.pretrained else "random weights"
+    draw = f"(seed {run.key[0]}, draw {run.key[1]} of the labels)"
+    how = f"{run.network} was trained on {labels} {draw}{after}, starting from {start}."
+    checkpoint = "The last weights were" if s.get("checkpoint") == "latest" else "The weights best on validation were"
+    judged = f" {checkpoint} judged once on {s['n']} {s.get('part', 'test')} cases." if s.get("n") else ""
+    return how + judged + took + follows
+
+
+def answer(run: Run) -> str:
+    """Say in a sentence or two what came out."""
+    s = run.summary
+    if not run.finished:
+        return f"The run is not finished ({s.get('status', 'no summary.json')}): there is no result yet."
+    if run.kind == "pretrain":
+        found = f"Validation L1 is {s['val_l1']:.4f}, " if s.get("val_l1") is not None else ""
+        best = f"the best at step {s['best_step']}. " if s.get("best_step") is not None else "at the end. "
+        return (found + best if found else "") + "Whether it helps a task only a comparison of fine-tuned runs can say."
+    if s.get("dice") is None:
+        return "No case has a score: there is no result."
+    low, high = s.get("dice_interval") or (None, None)
+    interval = f" (95% interval {low:.3f} to {high:.3f} over test patients)" if low is not None else ""
+    far = f", mean HD95 {s['hd95']:.2f} mm" if s.get("hd95") is not None else ""
+    return (
+        f"Mean Dice {s['dice']:.3f}{interval}{far}, n = {s.get('n')}. "
+        "One run does not say whether pre-training helps; a comparison with the other start, over several seeds, does."
+    )
+
+
+def warnings(run: Run) -> list[str]:
+    """List what the run warned of."""
+    return [str(text) for text in run.summary.get("warnings") or []]
+
+
+def limits(run: Run) -> list[str]:
+    """Say what the numbers do not cover."""
+    if run.kind == "pretrain":
+        return ["The validation loss says how well the pretext task is solved, not how useful the encoder is."]
+    policy = run.summary.get("policy")
+    return [
+        "The interval covers the choice of test patients, not the choice of training cases and seeds.",
+        "Scores are measured on the prepared grid"
+        + (f" of {' x '.join(f'{mm:g}' for mm in spacing_of(run) or [])} mm." if spacing_of(run) else "."),
+        *([f"Empty classes: {policy}"] if policy else []),
+    ]
+
+
+def curves_grid(run: Run) -> str:
+    """Give the curves of metrics.jsonl as pictures that arrange themselves by the width of the page."""
+    lines = run.metrics()
+    names = list(curve_series(lines))
+    alt = f"Curve over the steps of {run.name}: "
+    return grid([picture(curve(lines, n), alt + curve_title(n), dark=curve(lines, n, dark=True)) for n in names])
+
+
+def views(run: Run) -> str:
+    """Give the picture of one crop, its corrupted views and their reconstructions."""
+    arrays = arrays_of(run, "views.npz")
+    if "image" not in arrays:
+        return ""
+    volume = np.asarray(arrays["image"]).ndim == 4
+    caption = "One validation crop, its two corrupted views and what the network restored, on one grey scale."
+    return picture(
+        views_figure(arrays), f"Views of a crop, {run.name}", f"{caption} {CONVENTION if volume else ''}", wide=True
+    )
+
+
+def predictions(run: Run) -> str:
+    """Give the picture of predictions beside labels, from the best case to the worst."""
+    arrays = arrays_of(run, "predictions.npz")
+    if "image_0" not in arrays:
+        return ""
+    arrays = arrays | _missing_scores(run, arrays)
+    names = {int(index): str(name) for index, name in (run.split.get("labels") or {}).items()}
+    volume = np.asarray(arrays["image_0"]).ndim == 4
+    png = predictions_figure(arrays, names, spacing_of(run))
+    caption = f"Label and prediction as outlines, best case first. {CONVENTION if volume else ''}"
+    return picture(png, f"Predictions beside labels, {run.name}", caption, wide=True)
+
+
+def arrays_of(run: Run, name: str) -> dict[str, Any]:
+    """Read an .npz of the run; empty where there is none, InputError where it can't be read."""
+    path = run.folder / name
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return dict(found)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise InputError([Problem(str(path), "arrays", str(error), "an .npz file of arrays")]) from error
+
+
+def spacing_of(run: Run) -> Sequence[float] | None:
+    """Give the spacing of the prepared grid in mm, where the run knows one."""
+    spacing = run.summary.get("spacing") or run.config.get("spacing")
+    return [float(mm) for mm in spacing] if spacing else None
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _scores(run: Run) -> list[str]:
+    """Scores by class, and the cases with the lowest."""
+    classes = run.summary.get("classes")
+    if not isinstance(classes, Mapping):
+        return []
+    rows = [[name, _number(c.get("dice"), 3), _number(c.get("hd95"), 2), c.get("n", "")] for name, c in classes.items()]
+    rows.append(
+        [
+            "mean over cases",
+            _number(run.summary.get("dice"), 3),
+            _number(run.summary.get("hd95"), 2),
+            run.summary.get("n"),
+        ]
+    )
+    parts = [table(["class", "Dice", "HD95 mm", "n"], rows, "Scores by class")]
+    try:
+        rows_of_cases = run.scores()
+    except InputError:
+        return parts
+    far = score_by_case(rows_of_cases, "hd95")
+    lowest = sorted((score, case) for case, score in score_by_case(rows_of_cases).items() if not math.isnan(score))[:WORST]
+    worst = table(
+        ["case", "Dice", "HD95 mm"], [[case, _number(d, 3), _number(far[case], 2)] for d, case in lowest], "Worst cases"
+    )
+    return [*parts, folded(f"The {len(lowest)} cases with the lowest Dice", worst)]
+
+
+def _missing_scores(run: Run, arrays: Mapping[str, Any]) -> dict[str, float]:
+    """The Dice of the shown cases from predictions.csv, where predictions.npz does not hold it."""
+    try:
+        by_case = score_by_case(run.scores())
+    except InputError:
+        return {}
+    count = sum(name.startswith("name_") for name in arrays)
+    shown = {k: str(arrays[f"name_{k}"]) for k in range(count) if f"name_{k}" in arrays}
+    return {f"dice_{k}": by_case[name] for k, name in shown.items() if f"dice_{k}" not in arrays and name in by_case}
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

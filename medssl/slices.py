@@ -1,0 +1,158 @@
+"""Pictures of images: the views of a crop, and predictions beside labels.
+
+Volumes are (x, y, z) in RAS. Axial slices are shown in the radiological convention: anterior up, the patient's right
+on the left of the picture. 2D images are shown as they are, row by column.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from medssl.canvas import PALETTE, literal, new_figure, png
+
+CONVENTION = "Axial slices in the radiological convention: anterior up, the patient's right on the left of the picture."
+ROWS = {
+    "image": "image",
+    "view_0": "view 0",
+    "view_1": "view 1",
+    "reconstruction_0": "reconstruction 0",
+    "reconstruction_1": "reconstruction 1",
+}
+Pixels = npt.NDArray[Any]
+
+
+def views_figure(views: Mapping[str, Pixels], slices: int = 5) -> bytes:
+    """Draw a crop, its two corrupted views and their reconstructions: views.npz, arrays (c, *spatial), channel 0.
+
+    3D: a row each, columns are axial slices. 2D: one row, a column each. All share the grey scale of the image.
+    """
+    arrays = {title: np.asarray(views[name], dtype=np.float32)[0] for name, title in ROWS.items() if name in views}
+    whole = arrays["image"]
+    low, high = np.percentile(whole, [0.5, 99.5])
+    depths = (
+        [int(depth) for depth in np.linspace(0.12, 0.88, slices) * (whole.shape[-1] - 1)] if whole.ndim == 3 else [0]
+    )
+    pictures = [[_slice(array, depth) for depth in depths] for array in arrays.values()]
+    tall = min(1.6, pictures[0][0].shape[0] / pictures[0][0].shape[1])
+    if whole.ndim == 3:
+        figure = new_figure(1.8 * slices + 0.3, (1.8 * tall + 0.06) * len(arrays) + 0.3)
+        axes = figure.subplots(len(arrays), slices, squeeze=False)
+    else:
+        figure = new_figure(2.2 * len(arrays), 2.2 * tall + 0.3)
+        axes = figure.subplots(1, len(arrays), squeeze=False).T
+    for row, title, shown in zip(axes, arrays, pictures, strict=True):
+        for ax, picture in zip(row, shown, strict=True):
+            _grey(ax, picture, low, high)
+        (row[0].set_ylabel if whole.ndim == 3 else row[0].set_title)(title, fontsize=10)
+    for ax, depth in zip(axes[0], depths, strict=True):
+        if whole.ndim == 3:
+            ax.set_title(f"slice {depth}", fontsize=9)
+    return png(figure, dark=True)
+
+
+def predictions_figure(
+    predictions: Mapping[str, Any], labels: Mapping[int, str], spacing: Sequence[float] | None = None, slices: int = 2
+) -> bytes:
+    """Draw predictions.npz, a row a case from best to worst: label and prediction as contours, side by side.
+
+    3D: the axial slices with most label, `slices` of them, cut to the region of the objects. `labels` names the
+    classes; `spacing` in mm gives pixels their shape.
+    """
+    cases = [_prediction(predictions, k) for k in range(sum(name.startswith("image_") for name in predictions))]
+    volumes = cases[0][1].ndim == 3
+    axis = (1, 0) if volumes else (0, 1)  # picture rows, picture columns
+    aspect = float(spacing[axis[0]] / spacing[axis[1]]) if spacing else 1.0
+    shapes = [tuple(image.shape[a] for a in axis) for _, image, _, _ in cases]
+    heights = [1.8 * min(1.6, rows * aspect / columns) for rows, columns in shapes]
+    pairs = slices if volumes else 1
+    figure = new_figure(4.0 * pairs, sum(heights) + 0.3 * len(cases) + 0.5)
+    axes = figure.subplots(len(cases), 2 * pairs, squeeze=False, gridspec_kw={"height_ratios": heights})
+    shown: set[int] = set()
+    for row, (title, image, label, predicted) in zip(axes, cases, strict=True):
+        low, high = np.percentile(image, [0.5, 99.5])
+        for pair, depth in enumerate(_fullest(label if (label > 0).any() else predicted, pairs)):
+            for ax, array, name in zip(row[2 * pair :], (label, predicted), ("label", "prediction"), strict=False):
+                _grey(ax, _slice(image, depth), low, high, aspect)
+                shown |= _contours(ax, _slice(array, depth))
+                ax.set_title(f"{name}, slice {depth}" if volumes else name, fontsize=8)
+        row[0].set_ylabel(title, fontsize=9)
+    handles = [Line2D([], [], label=literal(labels.get(index, f"class {index}")), **_line(index)) for index in sorted(shown)]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(len(handles), 2 * pairs + 1),
+            fontsize=9,
+            frameon=False,
+        )
+    return png(figure, dark=True)
+
+
+def _prediction(predictions: Mapping[str, Any], k: int) -> tuple[str, Pixels, Pixels, Pixels]:
+    """Title, image of channel 0, label and prediction of case k, cut in the plane to the objects and a margin."""
+    image = np.asarray(predictions[f"image_{k}"], dtype=np.float32)[0]
+    label, predicted = (np.asarray(predictions[f"{name}_{k}"]) for name in ("label", "prediction"))
+    title = literal(str(predictions[f"name_{k}"]))
+    if f"dice_{k}" in predictions:
+        title += f"\nDice {float(predictions[f'dice_{k}']):.3f}"
+    objects = (label > 0) | (predicted > 0)
+    if objects.any():
+        region = tuple(_region(objects, axis) for axis in (0, 1))
+        image, label, predicted = image[region], label[region], predicted[region]
+    return title, image, label, predicted
+
+
+def _region(objects: Pixels, axis: int) -> slice:
+    """The extent along an axis with a margin, at least a third of the image, so that small objects can be seen."""
+    size = objects.shape[axis]
+    found = np.flatnonzero(objects.any(axis=tuple(a for a in range(objects.ndim) if a != axis)))
+    wanted = max(int(1.5 * (found[-1] - found[0] + 1)), size // 3, min(size, 32))
+    start = min(max(0, (found[0] + found[-1] + 1 - wanted) // 2), max(0, size - wanted))
+    return slice(int(start), int(start + wanted))
+
+
+def _fullest(label: Pixels, count: int) -> list[int]:
+    """The axial slices with most label, apart from each other by a quarter of the labelled depth, in order."""
+    if label.ndim == 2:
+        return [0]
+    voxels = (label > 0).sum(axis=(0, 1)).astype(float)
+    apart = max(1, int(np.count_nonzero(voxels)) // 4)
+    chosen: list[int] = []
+    for _ in range(count):
+        depth = int(voxels.argmax())
+        chosen.append(depth)
+        voxels[max(0, depth - apart) : depth + apart + 1] = -1
+    return sorted(chosen)
+
+
+def _slice(array: Pixels, depth: int) -> Pixels:
+    """A 2D image as it is; of a volume (x, y, z) in RAS the axial slice, anterior up, patient's right on the left."""
+    return array if array.ndim == 2 else array[::-1, ::-1, depth].T
+
+
+def _grey(ax: Axes, picture: Pixels, low: float, high: float, aspect: float = 1.0) -> None:
+    ax.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest", aspect=aspect)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+
+
+def _contours(ax: Axes, label: Pixels) -> set[int]:
+    classes = {int(index) for index in np.unique(label) if index != 0}
+    for index in sorted(classes):
+        # A margin closes the outline of an object that touches the border.
+        inside = np.pad((label == index).astype(float), 1)
+        rows, columns = (np.arange(-1, size + 1) for size in label.shape)
+        line = _line(index)
+        ax.contour(columns, rows, inside, [0.5], colors=[line["color"]], linestyles=[line["linestyle"]], linewidths=1.3)
+    return classes
+
+
+def _line(index: int) -> dict[str, Any]:
+    """Colour of a class; a second round through the palette is dashed, a third dotted."""
+    turn, position = divmod(index - 1, len(PALETTE))
+    return {"color": PALETTE[position], "linestyle": ("solid", "dashed", "dotted")[turn % 3]}

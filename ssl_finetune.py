@@ -1,0 +1,8 @@
+"""Fine-tune on labelled cases, from pre-trained or random weights, and judge the result: python ssl_finetune.py RECIPE [key=value ...] [--resume] [--dry-run]."""
+
+import sys
+
+from medssl.cli import script
+
+if __name__ == "__main__":
+    sys.exit(script("finetune"))

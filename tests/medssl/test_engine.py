@@ -1,0 +1,133 @@
+"""Training: exact resume, one line a step, clean stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medssl import checkpoint
+from medssl.config import Finetune, Pretrain
+from medssl.engine import parameter_groups, rate_at
+from medssl.finetune import finetune
+from medssl.pretrain import pretrain
+from medssl.problems import InputError, RunError
+from medssl.stopping import Finished
+from networks.transfer import read_weights
+from networks.vit import ViT
+
+ROOT = Path(__file__).parents[2]
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without the times, which no two runs share."""
+    text = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in text]
+
+
+def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(pretraining: Callable[..., Pretrain], tmp_path: Path) -> None:
+    """Stopped by SIGTERM in the middle, resumed with another number of workers: same lines, same weights, bit for bit."""
+    straight, broken = pretraining(steps=14, out=tmp_path / "straight"), pretraining(steps=14, out=tmp_path / "broken")
+    pretrain(straight)
+    recipe = tmp_path / "broken.json"
+    recipe.write_text(broken.model_dump_json())
+    command = [sys.executable, "ssl_pretrain.py", str(recipe)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "broken" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 5):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(30) == 143
+    assert len(lines(broken.out)) < len(lines(straight.out))
+    pretrain(broken.model_copy(update={"workers": 2}), resume=True)
+    assert lines(broken.out) == lines(straight.out)
+    weights = [read_weights(folder / "encoder.safetensors")[0] for folder in (straight.out, broken.out)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_pretraining_leaves_a_whole_run_folder(pretraining: Callable[..., Pretrain]) -> None:
+    settings = pretraining()
+    pretrain(settings)
+    names = {path.name for path in settings.out.iterdir()}
+    assert names >= {
+        "config.json", "environment.json", "split.json", "log.txt", "metrics.jsonl", "progress.png", "checkpoint_latest.pt",
+        "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "summary.json", "report.html",
+    }  # fmt: skip
+    assert [line["step"] for line in lines(settings.out)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    plan = json.loads((settings.out / "encoder.json").read_text())
+    assert (plan["patch_size"], plan["image_size"], plan["channels"]) == ([8, 8, 8], [32, 32, 32], 1)
+    with pytest.raises(Finished):
+        pretrain(settings, resume=True)
+    with pytest.raises(InputError, match="a finished run"):
+        pretrain(settings)
+    with pytest.raises(InputError, match="lr: found 0.002, expected 0.001, as the run was started"):
+        pretrain(pretraining(lr=2e-3), resume=True)
+    pretrain(pretraining(overwrite=True, steps=2))
+    assert [line["step"] for line in lines(settings.out)] == [1, 2, 2]
+
+
+def test_finetuning_starts_from_the_encoder_and_freezes_it(
+    pretraining: Callable[..., Pretrain], finetuning: Callable[..., Finetune]
+) -> None:
+    pretrain(pretraining())
+    finetune(finetuning(encoder=str(pretraining().out), freeze_steps=6, labelled=2))
+    source, _ = read_weights(pretraining().out / "encoder.safetensors")
+    model = checkpoint.load(finetuning().out / "checkpoint_latest.pt")["model"]
+    assert all(torch.equal(model[f"vit.{name}"], value) for name, value in source.items())
+    summary = json.loads((finetuning().out / "summary.json").read_text())
+    assert summary["labelled"] == 2
+    assert 0 <= summary["dice_interval"][0] <= summary["dice"] <= summary["dice_interval"][1] <= 1
+    rows = (finetuning().out / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + summary["n"] * len(summary["classes"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases(finetuning: Callable[..., Finetune]) -> None:
+    with pytest.raises(RunError, match=r"step \d: found loss .*nan.*cases of the batch: \w+"):
+        finetune(finetuning(lr=1e30, steps=50, precision="float32"))
+    best = finetuning().out / "checkpoint_latest.pt"
+    assert not best.exists() or all(torch.isfinite(v).all() for v in checkpoint.load(best)["model"].values())
+
+
+def test_the_baseline_trains_by_settings_alone(finetuning: Callable[..., Finetune]) -> None:
+    finetune(finetuning(network={"name": "unet", "channels": [4, 8, 16]}))
+    assert json.loads((finetuning().out / "summary.json").read_text())["network"] == "unet"
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save_latest(tmp_path, {"model": {}, "progress": {"step": step}})
+    whole = (tmp_path / checkpoint.LATEST).read_bytes()
+    (tmp_path / checkpoint.LATEST).write_bytes(whole[:-100])
+    state, warnings = checkpoint.load_newest(tmp_path)
+    assert state is not None
+    assert state["progress"]["step"] == 1
+    assert "checkpoint_latest.pt is damaged" in warnings[0]
+    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
+    with pytest.raises(RunError, match="no checkpoint is whole"):
+        checkpoint.load_newest(tmp_path)
+    assert checkpoint.load_newest(tmp_path / "nowhere") == (None, [])
+
+
+def test_the_rate_warms_up_and_falls_as_half_a_cosine(pretraining: Callable[..., Pretrain]) -> None:
+    settings = pretraining(steps=110, warmup=10, schedule="cosine", lr=1.0)
+    assert [rate_at(settings, step) for step in (1, 5, 10)] == [0.1, 0.5, 1.0]
+    assert rate_at(settings, 60) == pytest.approx(0.5)
+    assert rate_at(settings, 110) == pytest.approx(0.0)
+    assert {rate_at(pretraining(lr=1.0), step) for step in (1, 6)} == {1.0}
+
+
+def test_norms_biases_and_positions_do_not_decay() -> None:
+    encoder = ViT(1, (16, 16), (8, 8), 24, 48, 2, 3)
+    groups = parameter_groups([(encoder.blocks, 0.1), (encoder, 1.0)])
+    assert [group["scale"] for group in groups] == [0.1, 0.1, 1.0, 1.0]
+    free = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
+    names = {name for name, p in encoder.named_parameters() if id(p) in free}
+    assert names == {n for n, p in encoder.named_parameters() if (p.ndim == 1 or "position" in n) and "cross" not in n}
+    assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in encoder.parameters())

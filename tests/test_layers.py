@@ -1,0 +1,59 @@
+"""Imports point one way: scripts and medssl -> networks, transforms -> the libraries that each may know."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "networks": {"networks", "monai", "torch", "einops", "safetensors"},
+    "transforms": {"transforms", "monai", "torch", "numpy", "einops"},
+    "json_splits": {"medssl"},
+}
+TORCH_FREE = ["problems.py", "splits.py", "config.py", "recipes.py", "cli.py", "stopping.py", "methods/__init__.py"]
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """The first names of all modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        strangers = imports(path) - MAY_IMPORT[package] - sys.stdlib_module_names
+        assert not strangers, f"{path} imports {strangers}"
+
+
+def test_nothing_imports_the_scripts() -> None:
+    for path in [p for folder in ("medssl", "networks", "transforms") for p in (ROOT / folder).rglob("*.py")]:
+        assert not imports(path) & {"ssl_pretrain", "ssl_finetune", "tests", "benchmarks"}, path
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_settings_and_splits_need_no_torch(name: str) -> None:
+    assert not imports(ROOT / "medssl" / name, top_level_only=True) & {"torch", "monai", "numpy", "h5py", "nibabel"}
+
+
+def test_nothing_is_unpickled() -> None:
+    for path in [p for folder in ("medssl", "networks", "transforms") for p in (ROOT / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("torch.load", "np.load", "numpy.load")):
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert keywords.get("weights_only") == "True" or "np.load" in ast.unparse(node.func), path
+                assert keywords.get("allow_pickle", "False") == "False", path
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in {"pickle.load", "pickle.loads", "eval", "exec"}, path
