@@ -1,4 +1,4 @@
-"""Fine-tune on labelled cases, from pre-trained or random weights, and judge the result: python ssl_finetune.py RECIPE [key=value ...] [--resume] [--dry-run]."""
+"""Fine-tune on labelled cases and judge the result: python ssl_finetune.py RECIPE [key=value ...] [--resume] [--dry-run]."""
 
 import sys
 

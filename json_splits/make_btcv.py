@@ -41,9 +41,7 @@ def content(labelled: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the three BTCV splits.")
-    parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path(__file__).parent, help="default: beside this script"
-    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent, help="default: beside this script")
     folder = parser.parse_args(arguments).folder
 
     def work() -> None:

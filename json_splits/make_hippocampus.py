@@ -25,18 +25,14 @@ def cases(folder: Path) -> list[dict[str, str]]:
     images, labels = next(((a, b) for a, b in names if (folder / a).is_dir() and (folder / b).is_dir()), ("", ""))
     found = sorted((int(m[1]), m[0]) for path in folder.glob(f"{images}/*") if (m := NAME.fullmatch(path.name)))
     if not images or not found:
-        raise InputError(
-            [Problem(str(folder), "folder", "no volumes", "imagesTr and labelsTr of hippocampus_NNN.nii.gz")]
-        )
+        raise InputError([Problem(str(folder), "folder", "no volumes", "imagesTr and labelsTr of hippocampus_NNN.nii.gz")])
     bare = [name for _, name in found if not (folder / labels / name).is_file()]
     if bare:
-        raise InputError(
-            [Problem(str(folder / labels / name), "file", "nothing", "the image's label") for name in bare]
-        )
+        raise InputError([Problem(str(folder / labels / name), "file", "nothing", "the image's label") for name in bare])
     return [
         {
             "id": f"hippocampus_{number:03d}",
-            "patient": f"{(number + 1) // 2:03d}",
+            "patient": str((number + 1) // 2),
             "image": f"{images}/{name}",
             "label": f"{labels}/{name}",
         }

@@ -59,9 +59,7 @@ def group_runs(runs: Sequence[Run]) -> list[Arm]:
     arms = [_arm(part, same) for (name, _), group in groups.items() for part, same in _apart(name, group).items()]
     main = {arm.network for arm in arms if arm.pretrained}
     many = float("inf")
-    return sorted(
-        arms, key=lambda arm: (arm.labelled or many, arm.network not in main, arm.network, arm.pretrained, arm.name)
-    )
+    return sorted(arms, key=lambda arm: (arm.labelled or many, arm.network not in main, arm.network, arm.pretrained, arm.name))
 
 
 def _apart(name: str, runs: list[Run], by: Sequence[Callable[[Run], str]] = APART) -> dict[str, list[Run]]:
@@ -81,9 +79,7 @@ def _arm(name: str, runs: list[Run]) -> Arm:
     cases = {key: _without_excluded(score_by_case(scores)) for key, scores in rows.items()}
     empty = [str(run.folder) for run in runs if not cases[run.key]]
     if empty:
-        raise InputError(
-            [Problem(folder, "predictions.csv", "no case with a score", "at least one") for folder in empty]
-        )
+        raise InputError([Problem(folder, "predictions.csv", "no case with a score", "at least one") for folder in empty])
     by_seed = [mean(scores.values()) for scores in cases.values()]
     patients = {row.case: row.patient for scores in rows.values() for row in scores}
     averaged = over_seeds(list(cases.values()))

@@ -68,9 +68,7 @@ def _by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats
     if values.ndim != 1 or not values.size:
         raise ValueError("a bootstrap needs a list of at least one value")
     if np.isnan(values).any():
-        raise ValueError(
-            f"{int(np.isnan(values).sum())} of {values.size} values are NaN: leave excluded cases out first"
-        )
+        raise ValueError(f"{int(np.isnan(values).sum())} of {values.size} values are NaN: leave excluded cases out first")
     if groups is None:
         return values, np.ones_like(values)
     if len(groups) != values.size:
@@ -87,8 +85,6 @@ def _resampled_means(sums: Floats, counts: Floats, draws: int, random: np.random
     means = []
     for start in range(0, draws, block):
         # how often each group was drawn: the same as drawing indices, without the gather
-        times = random.multinomial(groups, np.full(groups, 1 / groups), size=min(block, draws - start)).astype(
-            np.float64
-        )
+        times = random.multinomial(groups, np.full(groups, 1 / groups), size=min(block, draws - start)).astype(np.float64)
         means.append(times @ sums / (times @ counts))
     return np.concatenate(means)

@@ -17,9 +17,9 @@ LIGHT = {"back": "#ffffff", "ink": "#22262b", "soft": "#dfe3e8"}
 DARK = {"back": "#15181d", "ink": "#e6e8eb", "soft": "#343a43"}
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Give an empty figure of so many inches."""
-    return Figure(figsize=(width, height), dpi=120, layout="compressed")
+def new_figure(width: float, height: float, fitted: bool = True) -> Figure:
+    """Give an empty figure of so many inches; `fitted` arranges several axes, which takes time."""
+    return Figure(figsize=(width, height), dpi=120, layout="compressed" if fitted else None)
 
 
 def literal(text: str) -> str:

@@ -154,6 +154,7 @@ def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, d
     shape = first[1].shape
     if len(shape) != dims:
         yield Problem(str(first[0]), "axes", f"{len(shape)} ({_by(shape)})", str(dims))
+        return
     for file, header in others:
         if header.shape != shape:
             yield Problem(str(file), "shape", _by(header.shape), f"{_by(shape)}, as {first[0].name} has")
@@ -166,9 +167,7 @@ def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, d
         yield Problem(str(first[0]), "channels", str(channels), f"{split.channels}, as many as modality names")
 
 
-def _check_size(
-    case: Case, headers: Headers, smallest: Sequence[int], spacing: Sequence[float] | None
-) -> Iterator[Problem]:
+def _check_size(case: Case, headers: Headers, smallest: Sequence[int], spacing: Sequence[float] | None) -> Iterator[Problem]:
     header = headers[case.image[0]]
     assert isinstance(header, Header)
     size = size_at(header, spacing) if spacing is not None else header.shape

@@ -32,7 +32,7 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
     Raises RunError when there are checkpoints but none is whole.
     """
-    warnings = []
+    warnings: list[str] = []
     paths = [folder / name for name in (LATEST, PREVIOUS) if (folder / name).exists()]
     for path in paths:
         try:

@@ -24,7 +24,9 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", help="a path, or a name under recipes/")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in out=, or start it")
-    parser.add_argument("--dry-run", action="store_true", help="measure a few steps and estimate time and memory; writes no run")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="measure a few steps and estimate time and memory; writes no run"
+    )
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     wanted = sys.argv[1:] if arguments is None else arguments
@@ -56,7 +58,7 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="medssl", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="medssl", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -75,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synth.add_argument("--seed", type=int, default=0)
     synth.set_defaults(run=run_synth)
 
-    report = commands.add_parser("report", parents=[shared], help="write report.html of a run, or of a folder of runs with their comparison")
+    report = commands.add_parser(
+        "report", parents=[shared], help="write report.html of a run, or of a folder of runs with their comparison"
+    )
     report.add_argument("folder", type=Path)
     report.set_defaults(run=run_report)
 

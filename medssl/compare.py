@@ -225,7 +225,8 @@ def _sentence(difference: Difference) -> str:
 
 
 def _beside(difference: Difference) -> str:
-    return f"Beside it {difference.reference} scores {difference.reference_dice:.3f}: {difference.arm} minus that is {difference}."
+    scores = f"{difference.reference} scores {difference.reference_dice:.3f}"
+    return f"Beside it {scores}: {difference.arm} minus that is {difference}."
 
 
 def _class_dice(arm: Arm, name: str) -> str:

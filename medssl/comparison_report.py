@@ -1,10 +1,11 @@
 """The parts of the report of a folder of runs: the arms side by side."""
 
 from pathlib import Path
+from typing import Any
 
 from medssl import run_report
 from medssl.arms import Arm
-from medssl.compare import Comparison, answer, class_cells, class_names, table_cells, wide_classes
+from medssl.compare import Comparison, Difference, answer, class_cells, class_names, table_cells, wide_classes
 from medssl.config import WITHOUT_EFFECT
 from medssl.fairness import flat
 from medssl.figures import dice_by_class
@@ -44,9 +45,7 @@ def pretraining_runs(comparison: Comparison) -> list[Run]:
 def _what_was_done(comparison: Comparison, pretraining: list[Run]) -> list[str]:
     count = sum(len(arm.runs) for arm in comparison.arms)
     arms = f"{len(comparison.arms)} arm{'s' if len(comparison.arms) > 1 else ''}"
-    first = (
-        f"{count} fine-tuning runs in {arms} were compared on the same test cases, in pairs of equal seed and labels."
-    )
+    first = f"{count} fine-tuning runs in {arms} were compared on the same test cases, in pairs of equal seed and labels."
     skipped = [heading("Left out"), bullets(comparison.skipped)] if comparison.skipped else []
     return [paragraph(first), *(paragraph(run_report.what_was_done(run)) for run in pretraining), *skipped]
 
@@ -56,23 +55,12 @@ def _tables(comparison: Comparison) -> list[str]:
     parts = [table(*table_cells(comparison), "Arms")]
     if wide_classes(comparison):
         parts.append(table(*class_cells(comparison), "Dice by class"))
-    parts.append(
-        paragraph("Dice is mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet")
-    )
+    parts.append(paragraph("Dice is mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet"))
     rows = [
-        [
-            f"{d.arm} against {d.reference}",
-            d.labels,
-            len(d.pairs),
-            d.n,
-            d.patients,
-            str(d),
-            _percent(d.relative),
-            _each(d.by_pair),
-        ]
+        [f"{d.arm} against {d.reference}", str(d), _percent(d.relative), _each(d.by_pair), *_sizes(d)]
         for d in comparison.differences
     ]
-    header = ["difference in Dice", "labels", "seeds", "cases", "patients", "mean [95%]", "relative", "by seed"]
+    header = ["difference in Dice", "mean [95%]", "relative", "by seed", "labels", "seeds", "cases", "patients"]
     return [*parts, heading("Differences"), table(header, rows, "Differences")] if rows else parts
 
 
@@ -103,14 +91,8 @@ def _settings(arms: list[Arm]) -> list[str]:
     """What differs between the arms as a table, what they share folded away."""
     configs = [{k: v for k, v in flat(arm.runs[0].config).items() if k not in PER_RUN} for arm in arms]
     keys = list(dict.fromkeys(key for config in configs for key in config))
-    shared = {
-        key: configs[0][key] for key in keys if all(config.get(key, ...) == configs[0].get(key) for config in configs)
-    }
-    rows = [
-        [key, *(plain(config[key]) if key in config else "-" for config in configs)]
-        for key in keys
-        if key not in shared
-    ]
+    shared = {key: configs[0][key] for key in keys if all(config.get(key, ...) == configs[0].get(key) for config in configs)}
+    rows = [[key, *(plain(config[key]) if key in config else "-" for config in configs)] for key in keys if key not in shared]
     differing = table(["setting", *map(_title, arms)], rows, "Settings that differ") if rows else ""
     return [differing, folded("Settings that all arms share", settings(shared))]
 
@@ -139,6 +121,10 @@ def _first(arm: Arm) -> str:
 
 def _with_heading(text: str, content: str) -> str:
     return heading(text) + content if content else ""
+
+
+def _sizes(difference: Difference) -> list[Any]:
+    return [difference.labels, len(difference.pairs), difference.n, difference.patients]
 
 
 def _percent(value: float | None) -> str:

@@ -74,7 +74,7 @@ class ViTSettings(Table):
     @model_validator(mode="before")
     @classmethod
     def sizes_of_the_name(cls, value: Any) -> Any:
-        sizes = NETWORKS.get(value.get("name"), ("", {}))[1] if isinstance(value, dict) else {}
+        sizes = NETWORKS.get(str(value.get("name")), ("", {}))[1] if isinstance(value, dict) else {}
         return sizes | value if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -99,6 +99,7 @@ class ReconContrastSettings(Table):
     name: Literal["recon_contrast"]
     temperature: float = Field(0.005, gt=0, description="of the contrastive loss; as documented (the tutorial's code: 0.05)")
     contrast: float = Field(1.0, ge=0, description="weight of the contrastive term c in r + contrast * c * r")
+    restored_views: Literal[1, 2] = Field(1, description="views whose restoration counts in r; the tutorial takes the first")
     outpaint_share: Share = Field(0.5, description="probability of out-painting a view instead of in-painting it")
     inpaint_holes: int = Field(6, ge=1, description="holes filled with noise when in-painting")
     inpaint_min_size: Box = Field(5, description="smallest hole, voxels, a number or one per axis")
@@ -153,7 +154,9 @@ class Shared(Table):
     spacing: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="mm a voxel; null keeps the image's own")
     foreground_above: float | None = Field(None, description="crop away the border at or below this intensity; null: do not")
     intensity: Annotated[
-        Window | Percentiles, Field(discriminator="name", description="how intensities become 0..1"), BeforeValidator(named)
+        Window | Percentiles,
+        Field(discriminator="name", description="how intensities become 0..1"),
+        BeforeValidator(named),
     ]
     network: Annotated[
         ViTSettings | UNetSettings, Field(discriminator="name", description="the architecture"), BeforeValidator(named)
@@ -163,17 +166,24 @@ class Shared(Table):
     warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
     schedule: Literal["constant", "cosine"] = Field("constant", description="the rate after the warm-up")
     weight_decay: float = Field(0.0, ge=0, description="decay of weights, not of biases, norms and positions")
+    beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's memory of squared gradients; 0.95 is common in pre-training")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; null: not clipped")
 
     @model_validator(mode="after")
     def fitting(self) -> Self:
         if self.batch_size % self.crops_per_case:
-            raise ValueError(f"batch_size: found {self.batch_size}, expected a multiple of crops_per_case {self.crops_per_case}")
+            raise ValueError(
+                f"batch_size: found {self.batch_size}, expected a multiple of crops_per_case {self.crops_per_case}"
+            )
         if self.spacing is not None and len(self.spacing) != self.spatial_dims:
-            raise ValueError(f"spacing: found {self.spacing}, expected {self.spatial_dims} numbers, one for each axis of crop_size")
+            raise ValueError(
+                f"spacing: found {self.spacing}, expected {self.spatial_dims} numbers, one for each axis of crop_size"
+            )
         unit = unit_of(self.network)
         if len(unit) != self.spatial_dims and isinstance(self.network, ViTSettings):
-            raise ValueError(f"network.patch_size: found {unit}, expected one number for each axis of crop_size {self.crop_size}")
+            raise ValueError(
+                f"network.patch_size: found {unit}, expected one number for each axis of crop_size {self.crop_size}"
+            )
         if any(size % part for size, part in zip(self.crop_size, unit, strict=False)):
             raise ValueError(f"crop_size: found {self.crop_size}, expected multiples of {unit[: self.spatial_dims]}")
         return self

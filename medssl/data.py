@@ -11,37 +11,55 @@ from medssl.splits import Split, read_split
 from medssl.store import Geometry, Store
 
 
-def checked_split(settings: Shared, parts: Sequence[str], labels: bool) -> Split:
-    """Read the split and check the headers of the cases in `parts`; raises InputError with every problem."""
+def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Split, Store]:
+    """Read the split, check every header and voxel of the cases in `parts`, pack them; raises InputError with all problems.
+
+    Without `labels` no label is looked at. Cases without a problem stay packed, so a second try is quick.
+    """
     split = read_split(settings.split, settings.data_root)
-    problems = [Problem(str(split.file), part, "no cases", "at least one case") for part in parts if not split.part(part)]
-    if labels:
-        problems += [
-            Problem(str(split.file), f"{part} {case.id}", "no label", "a label")
-            for part in parts
-            for case in split.part(part)
-            if case.label is None
-        ]
-    problems += check_split(split, spatial_dims=settings.spatial_dims, parts=parts)
-    if problems:
-        raise InputError(problems)
-    return split
-
-
-def prepared(settings: Shared, split: Split, parts: Sequence[str], labels: bool) -> Store:
-    """Open the store of these parts, packing what is missing; raises InputError with every problem of the data."""
-    spacing = tuple(settings.spacing) if settings.spacing else None
-    geometry = Geometry(settings.spatial_dims, spacing, settings.foreground_above)
-    store = ensure_store(split, parts, geometry, store_folder(settings), labels, settings.workers)
+    problems = header_problems(settings, split, parts, labels)
+    bad = {problem.file for problem in problems}
+    geometry = geometry_of(settings)
+    store, found = ensure_store(split, parts, geometry, store_folder(settings), labels, settings.workers, skip=bad)
+    problems += found
     if not settings.pad:
-        problems = [
-            Problem(entry.files[0][0], "shape", f"{list(entry.shape)} as prepared", f"at least {settings.crop_size}, or pad=true")
-            for entry in (store.entries[case.id] for part in parts for case in split.part(part))
+        entries = {entry.id: entry for entry in store.entries.values()}
+        cases = [entries[case.id] for part in parts for case in split.part(part) if case.id in entries]
+        problems += [
+            Problem(entry.files[0][0], "shape", f"{list(entry.shape)} as prepared", f"{settings.crop_size} or pad=true")
+            for entry in cases
             if any(have < need for have, need in zip(entry.shape, settings.crop_size, strict=True))
         ]
-        if problems:
-            raise InputError(problems)
-    return store
+    if problems:
+        raise InputError(problems)
+    return split, store
+
+
+def header_problems(settings: Shared, split: Split, parts: Sequence[str], labels: bool) -> list[Problem]:
+    """Find what is wrong with the files of these parts without reading voxels."""
+    file = str(split.file)
+    empty = [Problem(file, part, "no cases", "at least one case") for part in parts if not split.part(part)]
+    found = check_split(
+        split,
+        spatial_dims=settings.spatial_dims,
+        image_parts=("pretraining",) if labels else parts,
+        smallest=None if settings.pad else settings.crop_size,
+        spacing=settings.spacing,
+        parts=parts,
+    )
+    return empty + found + unlabelled(split, parts if labels else (), {problem.field for problem in found})
+
+
+def unlabelled(split: Split, parts: Sequence[str], told: set[str]) -> list[Problem]:
+    """Find parts that have no label at all; single cases without one are found by `check_split`."""
+    bare = [part for part in parts if split.part(part) and all(case.label is None for case in split.part(part))]
+    return [Problem(str(split.file), part, "no labels", "a label for every case") for part in bare if part not in told]
+
+
+def geometry_of(settings: Shared) -> Geometry:
+    """What packing does to the volumes of this run."""
+    spacing = tuple(settings.spacing) if settings.spacing else None
+    return Geometry(settings.spatial_dims, spacing, settings.foreground_above)
 
 
 def store_folder(settings: Shared) -> Path:

@@ -39,5 +39,5 @@ def choose(settings: Shared) -> Compute:
 def has_bfloat16(device: torch.device) -> bool:
     """Tell whether the hardware multiplies bfloat16 matrices itself."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -70,7 +70,6 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
 
     with run.path("metrics.jsonl").open("a", encoding="utf-8") as metrics, caught_signals() as caught:
 
-        @trainer.on(Events.ITERATION_COMPLETED)
         def account(engine: Engine) -> None:
             began = time.monotonic()
             progress.step = engine.state.iteration
@@ -88,6 +87,7 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
                 run.say(f"step {progress.step}: no better {training.watched} in {settings.patience} validations, stopping")
                 engine.terminate()
 
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
         trainer.run(training.batches(progress.step))
     run.path("progress.png").write_bytes(figures.curves(run.metrics()))
     return progress
@@ -111,15 +111,22 @@ def step_function(
         with compute.context():
             parts = training.loss(to_device(batch, compute.device))
         optimiser.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        parts["loss"].backward()
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
         values = {name: value.item() for name, value in parts.items()}
         if not math.isfinite(values["loss"]) or not torch.isfinite(norm):
             found = f"loss {values['loss']}, gradient norm {norm.item()}"
-            raise RunError(f"step {number}: found {found}, expected finite numbers; cases of the batch: {', '.join(batch['id'])}")
+            raise RunError(
+                f"step {number}: found {found}, expected finite numbers; cases of the batch: {', '.join(batch['id'])}"
+            )
         optimiser.step()
         seconds = time.perf_counter() - began
-        told = {"lr": rate, "grad_norm": norm.item(), "data_hash": "".join(batch["data_hash"]), "step_s": round(seconds, 5)}
+        told = {
+            "lr": rate,
+            "grad_norm": norm.item(),
+            "data_hash": "".join(batch["data_hash"]),
+            "step_s": round(seconds, 5),
+        }
         return values | told | {"data_s": round(engine.state.data_s, 5)}
 
     return step
@@ -127,13 +134,14 @@ def step_function(
 
 def optimiser_of(settings: Shared, training: Training) -> torch.optim.Optimizer:
     """AdamW; with a weight decay of 0 it is Adam."""
-    return torch.optim.AdamW(training.groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    betas = (0.9, settings.beta2)
+    return torch.optim.AdamW(training.groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
 
 
 def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
     """Time whole training steps on one batch, after one that warms up; the median of the others."""
     engine = Engine(lambda engine, batch: None)
-    engine.state.data_s = 0.0  # type: ignore[attr-defined]
+    engine.state.data_s = 0.0
     step = step_function(settings, compute, training, optimiser_of(settings, training))
     times = []
     for engine.state.iteration in range(1, steps + 2):
@@ -185,7 +193,11 @@ def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer)
 
 def state_of(training: Training, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, Any]:
     """Gather everything that a checkpoint holds."""
-    return {"model": training.model.state_dict(), "optimiser": optimiser.state_dict(), "progress": vars(progress).copy()}
+    return {
+        "model": training.model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "progress": vars(progress).copy(),
+    }
 
 
 def judge(run: RunFolder, settings: Shared, training: Training, progress: Progress) -> dict[str, float]:
@@ -216,13 +228,14 @@ def warn_at_chance(run: RunFolder, training: Training, output: dict[str, Any], s
 def add_clock(trainer: Engine) -> None:
     """Measure how long each step waits for its data, in `state.data_s`."""
 
-    @trainer.on(Events.GET_BATCH_STARTED)
     def began(engine: Engine) -> None:
         engine.state.waiting_since = time.perf_counter()
 
-    @trainer.on(Events.GET_BATCH_COMPLETED)
     def ended(engine: Engine) -> None:
         engine.state.data_s = time.perf_counter() - engine.state.waiting_since
+
+    trainer.add_event_handler(Events.GET_BATCH_STARTED, began)
+    trainer.add_event_handler(Events.GET_BATCH_COMPLETED, ended)
 
 
 def shown(output: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from medssl.config import Finetune, Pretrain, Shared
-from medssl.data import checked_split, store_folder
+from medssl.data import geometry_of, header_problems, store_folder
 from medssl.device import Compute, choose
 from medssl.engine import Batch, Training, step_seconds
 from medssl.finetune import build_segmenter
@@ -19,8 +19,9 @@ from medssl.methods import method_class
 from medssl.pack import prepared_bytes
 from medssl.plan import build_encoder, start_encoder
 from medssl.pretrain import training_of as pretraining_of
-from medssl.splits import Split
-from medssl.store import Entry, Extent, Geometry, Store
+from medssl.problems import InputError
+from medssl.splits import Split, read_split
+from medssl.store import Entry, Extent, Store
 
 TIMED_STEPS = 3
 
@@ -29,22 +30,25 @@ def estimate(settings: Shared) -> str:
     """Time a few steps on made-up crops of the right size and say what the whole run will take."""
     compute = choose(settings)
     parts = ["pretraining" if isinstance(settings, Pretrain) else "training", "validation"]
-    split = checked_split(settings, parts, labels=isinstance(settings, Finetune))
+    split = read_split(settings.split, settings.data_root)
+    problems = header_problems(settings, split, parts, labels=isinstance(settings, Finetune))
+    if problems:
+        raise InputError(problems)
     training = training_for(settings, compute, split)
     batch, view_seconds = made_up_batch(settings, split, training)
     seconds = step_seconds(settings, compute, training, batch, TIMED_STEPS)
-    hours = seconds * settings.steps / 3600
-    geometry = Geometry(settings.spatial_dims, tuple(settings.spacing) if settings.spacing else None, settings.foreground_above)
-    room = sum(prepared_bytes(case, geometry) for part in parts for case in split.part(part)) / 1e9
+    room = sum(prepared_bytes(case, geometry_of(settings)) for part in parts for case in split.part(part)) / 1e9
     count = sum(p.numel() for p in training.model.parameters())
-    workers = max(settings.workers, 1)
-    waiting = max(view_seconds * settings.batch_size / workers - seconds, 0.0) if settings.workers else view_seconds
+    reading = view_seconds * settings.batch_size
+    waiting = max(reading / settings.workers - seconds, 0.0) if settings.workers else reading
+    bound = "computing" if waiting < 0.1 * seconds else f"data: each step waits {waiting:.2f} s, more workers help"
     return "\n".join([
         f"device      {compute}",
         f"network     {settings.network.name}, {count / 1e6:.1f} million parameters",
-        f"step        {seconds:.2f} s ({settings.batch_size / seconds:.1f} crops a second; views {view_seconds * 1e3:.0f} ms a crop)",
-        f"run         {hours:.2f} hours for {settings.steps} steps, validation and reading apart"
-        + (f"; the workers would make each step wait {waiting:.2f} s" if waiting > 0.1 * seconds else ""),
+        f"step        {seconds:.2f} s, {settings.batch_size / seconds:.1f} crops a second",
+        f"views       {view_seconds * 1e3:.0f} ms a crop",
+        f"run         {(seconds + waiting) * settings.steps / 3600:.2f} hours for {settings.steps} steps, without validation",
+        f"bound by    {bound}",
         f"memory      {peak_memory(compute):.1f} GB at most",
         f"store       at most {room:.2f} GB in {store_folder(settings)}",
     ])  # fmt: skip
@@ -76,7 +80,7 @@ class MadeUp(Store):
         labels = label if isinstance(settings, Finetune) else None
         super().__init__(Path(), [Entry("noise", "noise", image, labels, 1, 0, np.eye(4), spacing, levels, {}, "", ())])
 
-    def array(self, extent: Extent) -> np.ndarray:  # type: ignore[type-arg]
+    def array(self, extent: Extent) -> np.ndarray:
         return self.label if extent.offset else self.image
 
 

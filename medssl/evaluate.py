@@ -156,18 +156,14 @@ def mean_dice(
     autocast: torch.dtype | None = None,
 ) -> float:
     """Give the data set's Dice alone, for validation while training; NaN where no case could be scored."""
-    result = evaluate_segmentation(
-        network, cases, labels, window, overlap, batch_size, autocast, distances=False, keep=0
-    )
+    result = evaluate_segmentation(network, cases, labels, window, overlap, batch_size, autocast, distances=False, keep=0)
     mean = mean_or_none(score_by_case(result.rows).values())
     return NAN if mean is None else mean
 
 
 def prediction_arrays(kept: Sequence[Prediction]) -> dict[str, Any]:
     """Name the arrays of predictions.npz: image_k, label_k, prediction_k, name_k and dice_k for k = 0 (best), 1, ..."""
-    return {
-        f"{'name' if f == 'case' else f}_{k}": np.asarray(getattr(p, f)) for k, p in enumerate(kept) for f in p._fields
-    }
+    return {f"{'name' if f == 'case' else f}_{k}": np.asarray(getattr(p, f)) for k, p in enumerate(kept) for f in p._fields}
 
 
 def _arrays(*tensors: torch.Tensor) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -61,9 +61,7 @@ def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:
     """Say what two arms differ in besides the start, and whether their difference is clear."""
     title = f"{arm.name} against {other.name}, {arm.labels} labels"
     if difference is None:
-        return [
-            f"{title}: no run of one has the seed, draw and test cases of a run of the other, so they are not compared"
-        ]
+        return [f"{title}: no run of one has the seed, draw and test cases of a run of the other, so they are not compared"]
     notes = [*_unlike_pairs(arm, other), *_unlike_settings(arm, other)]
     if difference.patients < FEW:
         notes.append(f"only {difference.patients} test patients: the interval itself is a rough guess")
@@ -103,9 +101,7 @@ def _unlike_pairs(arm: Arm, other: Arm) -> list[str]:
     both = [(a, b) for a in arm.runs for b in other.runs if a.key == b.key]
     unlike = [(a, b) for a, b in both if arm.cases[a.key].keys() != other.cases[b.key].keys()]
     if unlike:
-        notes.append(
-            f"the scored test cases differ in {len(unlike)} of {len(both)} pairs; only shared ones are compared"
-        )
+        notes.append(f"the scored test cases differ in {len(unlike)} of {len(both)} pairs; only shared ones are compared")
     if any(_training(a) != _training(b) for a, b in both if _training(a) and _training(b)):
         notes.append("the labelled cases differ within a pair, so more than the start differs")
     steps = mean(arm.steps), mean(other.steps)

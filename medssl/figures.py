@@ -38,7 +38,7 @@ def curves(lines: Iterable[Mapping[str, Any]], dark: bool = False) -> bytes:
 
 def curve(lines: Iterable[Mapping[str, Any]], name: str, dark: bool = False) -> bytes:
     """Draw one curve of metrics.jsonl alone, for pages that arrange pictures by their width."""
-    figure = new_figure(3.9, 2.6)
+    figure = new_figure(3.9, 2.6, fitted=False)
     _curve(figure.add_subplot(), name, *curve_series(lines)[name], dark)
     return png(figure, dark)
 
@@ -55,10 +55,7 @@ def curve_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Numbers,
             if number and "step" in line and name not in NOT_CURVES and not name.endswith("_s"):
                 points.setdefault(name, {})[int(line["step"])] = float(value)
     order = sorted(points, key=lambda name: (name == "lr", name.startswith("val_"), name != "loss"))
-    return {
-        name: (np.array(sorted(points[name])), np.array([points[name][s] for s in sorted(points[name])]))
-        for name in order
-    }
+    return {name: (np.array(sorted(points[name])), np.array([points[name][s] for s in sorted(points[name])])) for name in order}
 
 
 def dice_by_class(
@@ -79,7 +76,12 @@ def dice_by_class(
         colour = PALETTE[position % len(PALETTE)]
         ax.bar(places, heights, 0.92 * width, yerr=errors, color=colour, label=literal(name), ecolor=ink, capsize=2)
     few = len(classes) < 7
-    ax.set_xticks(range(len(classes)), [literal(name) for name in classes], rotation=0 if few else 35, ha="center" if few else "right")
+    ax.set_xticks(
+        range(len(classes)),
+        [literal(name) for name in classes],
+        rotation=0 if few else 35,
+        ha="center" if few else "right",
+    )
     ax.set_ylim(0, 1)
     ax.set_ylabel("Dice")
     ax.set_axisbelow(True)

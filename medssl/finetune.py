@@ -12,20 +12,19 @@ from tqdm import tqdm
 
 from medssl import checkpoint
 from medssl.atomic import atomic_path, write_atomically
-from medssl.bootstrap import bootstrap_interval
 from medssl.config import Finetune, UNetSettings
-from medssl.data import checked_split, prepared
+from medssl.data import load_data
 from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, parameter_groups, train
-from medssl.evaluate import EMPTY_CLASS_POLICY, Evaluation, evaluate_segmentation, mean_dice, prediction_arrays
+from medssl.evaluate import Evaluation, evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import Crops, training_loader, whole_images
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, differences, start_encoder
-from medssl.problems import InputError, Problem
+from medssl.problems import Gathering, InputError, Problem
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
-from medssl.scores import score_by_case, scores_csv, summarise
-from medssl.splits import Split, take_labelled
+from medssl.scores import scores_csv, summarise
+from medssl.splits import Split, read_split, take_labelled
 from medssl.store import Store
 from networks import builder
 from networks.transfer import Report
@@ -35,14 +34,13 @@ from transforms.augment import augment_segmentation
 
 def finetune(settings: Finetune, resume: bool = False) -> None:
     """Run a fine-tuning from its settings to its report; raises InputError before anything is written."""
-    compute = choose(settings)
-    parts = list(dict.fromkeys(["training", "validation", settings.judge]))
-    whole = checked_split(settings, parts, labels=True)
-    if whole.task != "segmentation":
-        raise InputError([Problem(str(whole.file), "task", whole.task, "segmentation")])
-    split = take_labelled(whole, settings.labelled, settings.draw)
-    network, loaded = build_segmenter(settings, split)
-    store = prepared(settings, whole, parts, labels=True)
+    compute, problems = choose(settings), Gathering()
+    split = labelled_split(settings)
+    with problems:
+        network, loaded = build_segmenter(settings, split)
+    with problems:
+        _, store = load_data(settings, parts_of(settings), labels=True)
+    problems.raise_any()
     run = RunFolder.open(settings, "finetune", resume)
     run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
     warnings = differences(settings, settings.encoder)
@@ -51,6 +49,19 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
     network.to(compute.device)
     progress = train(run, settings, compute, training_of(settings, compute, split, store, network))
     finish(run, settings, compute, split, store, network, progress, warnings)
+
+
+def labelled_split(settings: Finetune) -> Split:
+    """Read the split and take the labelled subset; raises InputError for a task that can't be trained yet."""
+    split = read_split(settings.split, settings.data_root)
+    if split.task != "segmentation":
+        raise InputError([Problem(str(split.file), "task", split.task, "segmentation")])
+    return take_labelled(split, settings.labelled, settings.draw)
+
+
+def parts_of(settings: Finetune) -> list[str]:
+    """The parts of the split that are read: all labelled cases are checked, also those not drawn."""
+    return list(dict.fromkeys(["training", "validation", settings.judge]))
 
 
 def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Report | None]:
@@ -118,7 +129,11 @@ def finish(
     with tqdm(total=len(cases), desc=f"judging {settings.judge}", unit="case", disable=None) as bar:
         images = whole_images(store, [case.id for case in cases], settings)
         result = evaluate_segmentation(
-            network, images, split.labels, *windows(settings, compute), progress=lambda case, dice: bar.update() and None
+            network,
+            images,
+            split.labels,
+            *windows(settings, compute),
+            progress=lambda case, dice: bar.update() and None,
         )
     write_atomically(run.path("predictions.csv"), scores_csv(result.rows))
     with atomic_path(run.path("predictions.npz")) as temporary:
@@ -126,15 +141,13 @@ def finish(
     summary = summary_of(settings, split, store, progress, result) | {"warnings": warnings}
     run.write_json("summary.json", summary | {"judging_seconds": round(time.monotonic() - began, 1)})
     write_report(run.folder)
-    run.say(f"done: Dice {summary['dice']:.4f} on {summary['n']} {settings.judge} cases, {run.path('report.html')}")
+    score = "none could be scored" if summary["dice"] is None else f"{summary['dice']:.4f}"
+    run.say(f"done: Dice {score} on {summary['n']} {settings.judge} cases, {run.path('report.html')}")
     run.close()
 
 
 def summary_of(settings: Finetune, split: Split, store: Store, progress: Progress, result: Evaluation) -> dict[str, Any]:
     """The answer of the run in figures, with a bootstrap interval over patients."""
-    by_case = score_by_case(result.rows)
-    patients = {row.case: row.patient for row in result.rows}
-    interval = bootstrap_interval(list(by_case.values()), [patients[case] for case in by_case])
     entry = store.entries[split.part(settings.judge)[0].id]
     return {
         "kind": "finetune",
@@ -154,6 +167,4 @@ def summary_of(settings: Finetune, split: Split, store: Store, progress: Progres
         "part": settings.judge,
         "spacing": list(entry.spacing),
         **summarise(result.rows),
-        "dice_interval": list(interval),
-        "policy": EMPTY_CLASS_POLICY,
     }

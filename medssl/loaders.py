@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from medssl.config import Finetune, Percentiles, Shared
 from medssl.evaluate import LabelledImage
 from medssl.store import Entry, Extent, Store
-from transforms.crop import foreground_start, pad_to
+from transforms.crop import foreground_start, pad_to, random_start
 from transforms.prepare import scale_intensity
 
 TRAINING, VALIDATION = 0, 1  # purposes, so that no validation draw repeats a training draw
@@ -69,7 +69,7 @@ class Crops(Dataset[Item]):
             classes = [0] if background and 0 in classes else objects
         shape, size = entry.shape, self.settings.crop_size
         if not classes:
-            return random.integers(0, np.maximum(np.subtract(shape, size), 0) + 1)
+            return random_start(shape, size, random)
         positions = self.store.array(entry.positions[int(random.choice(classes))])
         return foreground_start(positions, shape, size, random)
 

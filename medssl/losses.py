@@ -25,9 +25,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     if temperature <= 0:
         raise ValueError(f"temperature: found {temperature}, expected more than 0")
     if a.shape != b.shape or len(a) < 2:
-        raise ValueError(
-            f"views: found {list(a.shape)} and {list(b.shape)}, expected two of one shape and at least 2 pairs"
-        )
+        raise ValueError(f"views: found {list(a.shape)} and {list(b.shape)}, expected two of one shape and at least 2 pairs")
     with torch.autocast(a.device.type, enabled=False):
         z = functional.normalize(at_least_float32(torch.cat([a, b])).flatten(1))
         scores = (z @ z.T / temperature).fill_diagonal_(float("-inf"))

@@ -7,8 +7,8 @@ half-written or stale one.
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from medssl.atomic import atomic_path
-from medssl.check import check_volume
+from medssl.check import check_copies, check_volume, content_hash
 from medssl.problems import InputError, Problem
-from medssl.readers import ReadError, Volume, read_header, read_image
+from medssl.readers import ReadError, Volume, read_header, read_image, read_images
 from medssl.splits import Case, Split
-from medssl.store import PERCENTILES, POSITIONS, VERSION, Entry, Geometry, Store, read_entry, write_entry
+from medssl.store import PERCENTILES, POSITIONS, VERSION, Entry, Geometry, Store, write_entry
 from transforms.prepare import prepare_geometry
 
 
@@ -41,25 +41,26 @@ class Packed:
 
 
 def ensure_store(
-    split: Split, parts: Sequence[str], geometry: Geometry, folder: Path, labels: bool, workers: int = 2
-) -> Store:
-    """Give a store with every case of `parts`, packing what is not there yet; raises InputError with all problems.
+    split: Split, parts: Sequence[str], geometry: Geometry, folder: Path, labels: bool, workers: int = 2,
+    skip: Collection[str] = (),
+) -> tuple[Store, list[Problem]]:  # fmt: skip
+    """Give a store with the cases of `parts`, packing what is not there yet, and the problems of those it could not pack.
 
-    With `labels` every case must have one, and it is packed as well. Progress goes to stderr.
+    With `labels` the labels are packed as well. Cases with a file in `skip` are left out. Progress goes to stderr.
     """
-    cases = [(part, case) for part in parts for case in split.part(part)]
+    cases = [case for part in parts for case in split.part(part)]
+    cases = [case for case in dict.fromkeys(cases) if not {str(file) for file in files_of(case, labels)} & set(skip)]
     path = folder / f"{split.name}-{geometry.key}{'-labelled' if labels else ''}.h5"
-    kept = {entry.id: entry for entry in still_true(path, [case for _, case in cases], labels)}
-    fresh = [(part, case) for part, case in cases if case.id not in kept]
-    if fresh:
+    kept = {entry.id for entry in still_true(path, cases, labels)}
+    fresh = [case for case in cases if case.id not in kept]
+    problems: list[Problem] = []
+    if fresh or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        check_room(path, [case for _, case in fresh], geometry)
-        write_store(path, split, kept, fresh, geometry, labels, workers)
+        check_room(path, fresh, geometry)
+        problems = write_store(path, split, kept, fresh, geometry, labels, workers)
     store = Store.open(path)
-    problems = shared_content(split, [(part, store.entries[case.id]) for part, case in cases])
-    if problems:
-        raise InputError(problems)
-    return store
+    hashes = {entry.id: entry.content for entry in store.entries.values()}
+    return store, problems + list(check_copies(split, hashes, parts).values())
 
 
 def still_true(path: Path, cases: Sequence[Case], labels: bool) -> list[Entry]:
@@ -108,52 +109,56 @@ def prepared_bytes(case: Case, geometry: Geometry) -> int:
 
 
 def write_store(
-    path: Path, split: Split, kept: dict[str, Entry], fresh: Sequence[tuple[str, Case]], geometry: Geometry,
-    labels: bool, workers: int,
-) -> None:  # fmt: skip
-    """Write kept and fresh cases into a new file and move it into place; raises InputError with every bad case."""
+    path: Path,
+    split: Split,
+    kept: Collection[str],
+    fresh: Sequence[Case],
+    geometry: Geometry,
+    labels: bool,
+    workers: int,
+) -> list[Problem]:
+    """Write kept and fresh cases into a new file and move it into place; gives the problems of cases left out."""
     problems: list[Problem] = []
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            if kept:
-                with h5py.File(path, "r", locking=False) as old:
-                    for group in old.values():
-                        if read_entry(group).id in kept:
-                            old.copy(group, file)
-            for packed in pack_all(split, fresh, geometry, labels, workers):
-                if isinstance(packed, list):
-                    problems += packed
-                elif not problems:
-                    write_entry(file, sha256(packed.case.id.encode()).hexdigest()[:24], packed.arrays, packed.attributes)
-            file.attrs["medssl_store"] = VERSION
-        if problems:
-            raise InputError(problems)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        if kept:
+            with h5py.File(path, "r", locking=False) as old:
+                for group in old.values():
+                    if group.attrs["id"] in kept:
+                        old.copy(group, file)
+        for packed in pack_all(split, fresh, geometry, labels, workers):
+            if isinstance(packed, list):
+                problems += packed
+            else:
+                write_entry(file, sha256(packed.case.id.encode()).hexdigest()[:24], packed.arrays, packed.attributes)
+        file.attrs["medssl_store"] = VERSION
+        file.close()  # before it is moved into place
+    return problems
 
 
 def pack_all(
-    split: Split, cases: Sequence[tuple[str, Case]], geometry: Geometry, labels: bool, workers: int
+    split: Split, cases: Sequence[Case], geometry: Geometry, labels: bool, workers: int
 ) -> Iterator[Packed | list[Problem]]:
     """Prepare cases on a few threads, in order, holding no more than a few at a time."""
+    count, waiting = max(workers, 1), iter(cases)
+    with ThreadPoolExecutor(count) as pool, tqdm(total=len(cases), desc="packing", unit="case", disable=None) as bar:
 
-    def prepare(case: Case) -> Packed | list[Problem]:
-        torch.set_num_threads(1)
-        return pack_case(split, case, geometry, labels)
+        def submit(most: int) -> list[Future[Packed | list[Problem]]]:
+            return [pool.submit(pack_case, split, case, geometry, labels) for case in islice(waiting, most)]
 
-    waiting = iter(cases)
-    with ThreadPoolExecutor(max(workers, 1)) as pool, tqdm(total=len(cases), desc="packing", unit="case", disable=None) as bar:
-        futures = [pool.submit(prepare, case) for _, case in islice(waiting, 2 * max(workers, 1))]
+        futures = submit(2 * count)
         while futures:
             yield futures.pop(0).result()
             bar.update()
-            futures += [pool.submit(prepare, case) for _, case in islice(waiting, 1)]
+            futures += submit(1)
 
 
 def pack_case(split: Split, case: Case, geometry: Geometry, labels: bool) -> Packed | list[Problem]:
     """Read, check and prepare one case; gives its problems instead when it has any."""
     try:
-        volume, label = read_case(case, labels)
+        volume = read_images(case.image)
+        label = read_image(case.label) if labels and isinstance(case.label, Path) else None
     except ReadError as error:
-        return [Problem(error.file, error.field, error.found, error.expected)]
+        return [error.problem]
     if volume.array.ndim - 1 != geometry.spatial_dims:
         found, expected = f"{volume.array.ndim - 1}D", f"{geometry.spatial_dims}D, as crop_size has"
         return [Problem(str(case.image[0]), "image", found, expected)]
@@ -163,7 +168,7 @@ def pack_case(split: Split, case: Case, geometry: Geometry, labels: bool) -> Pac
     image_array, label_array, affine = prepare(volume, label, geometry)
     if 0 in image_array.shape:
         return [Problem(str(case.image[0]), "image", "no voxel", f"intensities above {geometry.foreground_above}")]
-    values = image_array.astype(np.float64) * volume.slope + volume.intercept
+    values = volume._replace(array=image_array).values()
     arrays = {"image": image_array} | ({} if label_array is None else {"label": label_array})
     arrays |= sampled_positions(case.id, values, label_array, len(split.labels), geometry)
     attributes = {
@@ -174,27 +179,10 @@ def pack_case(split: Split, case: Case, geometry: Geometry, labels: bool) -> Pac
         "affine": affine,
         "spacing": np.linalg.norm(affine[:3, :3], axis=0)[: geometry.spatial_dims],
         "percentiles": np.percentile(values, PERCENTILES),
-        "content": sha256(np.ascontiguousarray(volume.array).tobytes()).hexdigest(),
+        "content": content_hash(volume),
         "files": json.dumps([fingerprint(file) for file in files_of(case, labels)]),
     }
     return Packed(case, arrays, attributes)
-
-
-def read_case(case: Case, labels: bool) -> tuple[Volume, Volume | None]:
-    """Read the channels of a case, which must lie on one grid, and its label."""
-    volumes = [read_image(path) for path in case.image]
-    for path, other in zip(case.image[1:], volumes[1:], strict=True):
-        if other.array.shape[1:] != volumes[0].array.shape[1:]:
-            raise ReadError(str(path), "shape", str(other.array.shape[1:]), f"{volumes[0].array.shape[1:]} as its first channel")
-    label = read_image(case.label) if labels and isinstance(case.label, Path) else None
-    if len(volumes) == 1:
-        return volumes[0], label
-    slopes = {(volume.slope, volume.intercept) for volume in volumes}
-    if len(slopes) == 1:
-        joined = np.concatenate([volume.array for volume in volumes])
-        return volumes[0]._replace(array=joined), label
-    real = np.concatenate([(v.array * v.slope + v.intercept).astype(np.float32) for v in volumes])
-    return volumes[0]._replace(array=real, slope=1.0, intercept=0.0), label
 
 
 def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
@@ -238,15 +226,3 @@ def fingerprint(path: Path) -> tuple[str, int, int, str]:
     """Say what a file is now: path, size, modification time and content."""
     state = path.stat()
     return str(path), state.st_size, state.st_mtime_ns, sha256(path.read_bytes()).hexdigest()
-
-
-def shared_content(split: Split, entries: Sequence[tuple[str, Entry]]) -> list[Problem]:
-    """Report images whose voxels are in the split twice under different names."""
-    seen: dict[str, tuple[str, Entry]] = {}
-    problems = []
-    for part, entry in entries:
-        first_part, first = seen.setdefault(entry.content, (part, entry))
-        if first.id != entry.id:
-            found = f"the same voxels as {first_part} {first.id}"
-            problems.append(Problem(entry.files[0][0], f"{part} {entry.id}", found, "an image of its own"))
-    return problems

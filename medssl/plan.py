@@ -26,7 +26,13 @@ def build_encoder(settings: Shared, channels: int) -> ViT:
     assert isinstance(network, ViTSettings)
     torch.manual_seed(settings.seed)
     encoder: ViT = builder(network.name)(
-        channels, settings.crop_size, network.patch_size, network.hidden_size, network.mlp_size, network.layers, network.heads
+        channels,
+        settings.crop_size,
+        network.patch_size,
+        network.hidden_size,
+        network.mlp_size,
+        network.layers,
+        network.heads,
     )
     return encoder
 
@@ -81,7 +87,11 @@ def differences(settings: Shared, report_path: str) -> list[str]:
     if report_path == "none" or not path.is_file():
         return []
     plan = json.loads(path.read_text(encoding="utf-8"))
-    now = {"spacing": settings.spacing, "intensity": settings.intensity.model_dump(), "spatial_dims": settings.spatial_dims}
+    now = {
+        "spacing": settings.spacing,
+        "intensity": settings.intensity.model_dump(),
+        "spatial_dims": settings.spatial_dims,
+    }
     return [
         f"warning: {key} is {value} here, the encoder was pre-trained with {plan.get(key)}"
         for key, value in now.items()

@@ -1,5 +1,7 @@
 """Pre-training: recipe -> store, method, engine -> run folder with the encoder."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,41 +9,39 @@ from torch import Tensor
 from medssl import checkpoint
 from medssl.atomic import atomic_path
 from medssl.config import Pretrain
-from medssl.data import checked_split, prepared
+from medssl.data import load_data
 from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, parameter_groups, to_device, train
 from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
 from medssl.methods import method_class
 from medssl.methods.recon_contrast import ReconContrast
 from medssl.plan import build_encoder, plan_of, save_encoder, start_encoder
-from medssl.problems import InputError, Problem
+from medssl.problems import Gathering
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
-from medssl.splits import Split
+from medssl.splits import Split, read_split
 from medssl.store import Store
+
+PARTS = ("pretraining", "validation")  # of the split; no label is read
 
 
 def pretrain(settings: Pretrain, resume: bool = False) -> None:
     """Run a pre-training from its settings to its report; raises InputError before anything is written."""
-    compute = choose(settings)
-    split = checked_split(settings, parts_of(settings), labels=False)
-    if len(split.part("pretraining")) * settings.crops_per_case < 1:
-        raise InputError([Problem(str(split.file), "pretraining", "no cases", "some images")])
-    encoder = build_encoder(settings, split.channels)
-    loaded = start_encoder(encoder, settings)
+    compute, problems = choose(settings), Gathering()
+    channels = read_split(settings.split, settings.data_root).channels
+    encoder = build_encoder(settings, channels)
+    with problems:
+        loaded = start_encoder(encoder, settings)
+    with problems:
+        split, store = load_data(settings, PARTS, labels=False)
+    problems.raise_any()
     method = method_class(settings.method.name)(encoder, settings).to(compute.device)
-    store = prepared(settings, split, parts_of(settings), labels=False)
     run = RunFolder.open(settings, "pretrain", resume)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
     if loaded:
         run.say(f"encoder {settings.encoder}: {loaded}")
     progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
     finish(run, settings, compute, split, store, method, progress)
-
-
-def parts_of(settings: Pretrain) -> list[str]:
-    """The parts of the split that pre-training reads."""
-    return ["pretraining", "validation"]
 
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: ReconContrast) -> Training:
@@ -79,7 +79,13 @@ def fixed_crops(settings: Pretrain, split: Split, store: Store, method: ReconCon
 
 
 def finish(
-    run: RunFolder, settings: Pretrain, compute: Compute, split: Split, store: Store, method: ReconContrast, progress: Progress
+    run: RunFolder,
+    settings: Pretrain,
+    compute: Compute,
+    split: Split,
+    store: Store,
+    method: ReconContrast,
+    progress: Progress,
 ) -> None:
     """Write the encoder, the figure of one crop, the summary and the report."""
     step = progress.step
@@ -121,4 +127,5 @@ def save_views(run: RunFolder, compute: Compute, method: ReconContrast, batch: d
     shown = {name: value[0] for name, value in batch.items() if name.startswith(("image", "view_"))}
     shown |= {f"reconstruction_{k}": view[0] for k, view in enumerate(restored)}
     with atomic_path(run.path("views.npz")) as temporary:
-        np.savez_compressed(temporary, **{name: value.float().cpu().numpy() for name, value in shown.items()})
+        arrays: dict[str, Any] = {name: value.float().cpu().numpy() for name, value in shown.items()}
+        np.savez_compressed(temporary, **arrays)

@@ -16,10 +16,11 @@ class Problem(NamedTuple):
     expected: str
 
     def __str__(self) -> str:
-        # A name can be thousands of characters long, and its end says more than its start.
-        file = _shorten(printable(self.file), 110, keep="end")
-        field, found, expected = (_shorten(printable(part), 58) for part in self[1:])
-        return f"{file}: {field}: found {found}, expected {expected}"[:LONGEST]
+        field = _shorten(printable(self.field), 39)
+        found, expected = (_shorten(printable(part), 75) for part in (self.found, self.expected))
+        rest = f": {field}: found {found}, expected {expected}"
+        # A path can be thousands of characters long, and its end says more than its start.
+        return _shorten(printable(self.file), LONGEST - len(rest), keep="end") + rest
 
 
 class InputError(Exception):
@@ -28,6 +29,27 @@ class InputError(Exception):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = list(problems)
+
+
+class Gathering:
+    """Collects the problems of several steps: `with gathering: step()` goes on after an InputError."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, InputError):
+            self.problems += error.problems
+            return True
+        return False
+
+    def raise_any(self) -> None:
+        """Raise InputError with all problems, if there are any."""
+        if self.problems:
+            raise InputError(self.problems)
 
 
 class RunError(Exception):

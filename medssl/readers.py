@@ -137,7 +137,7 @@ def _refuse_values(path: Path, volume: Volume) -> None:
         nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         raise ReadError(path, "voxels", f"{nans} NaN and {infinite} infinite of {array.size}", "finite values")
     extreme = max(abs(value * volume.slope + volume.intercept) for value in (low, high))
-    if extreme > np.finfo(np.float32).max:
+    if extreme > float(np.finfo(np.float32).max):
         raise ReadError(path, "voxels", f"{extreme:.3g}", "values that fit float32")
 
 
@@ -220,8 +220,12 @@ def _layout(path: Path, head: bytes | bytearray) -> _Layout:
         dtype = raw.get_data_dtype()
         slope, intercept = raw.get_slope_inter()
         affine = np.asarray(raw.get_best_affine(), np.float64)
+    except KeyError as error:
+        raise ReadError(path, "voxel type", f"code {error}", "integers or floats of at most 64 bits") from None
     except (HeaderDataError, ValueError, ArithmeticError) as error:
         raise ReadError(path, "header", str(error), "a valid NIfTI header") from None
+    if np.isinf(raw["scl_slope"]):  # which nibabel takes for no slope; NaN does mean none
+        raise ReadError(path, "scl_slope", "infinity", "a finite number")
     _refuse_type(path, dtype)
     stored = _stored_shape(path, [int(n) for n in raw["dim"]])
     _refuse_affine(path, affine)

@@ -47,7 +47,9 @@ def find_recipe(recipe: str) -> Path:
             return path
     names = recipe_names()
     near = nearest(recipe, names)
-    raise InputError([Problem(recipe, "recipe", "no such file", f"{near!r}?" if near else f"a path or one of {', '.join(names)}")])
+    raise InputError(
+        [Problem(recipe, "recipe", "no such file", f"{near!r}?" if near else f"a path or one of {', '.join(names)}")]
+    )
 
 
 def recipe_names() -> list[str]:

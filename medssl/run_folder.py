@@ -19,6 +19,7 @@ from medssl.atomic import write_atomically
 from medssl.config import WITHOUT_EFFECT, Shared
 from medssl.problems import InputError, Problem
 from medssl.recipes import shorten
+from medssl.runs import read_metrics
 from medssl.stopping import Finished
 
 FILES = (
@@ -80,7 +81,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read all lines of metrics.jsonl; a last line cut short by a crash is left out."""
-        return read_metrics(self.path("metrics.jsonl"))
+        return list(read_metrics(self.path("metrics.jsonl")))
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop the lines of steps that will be done again, so that each step stands once."""
@@ -92,21 +93,13 @@ class RunFolder:
         self._lock.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics.jsonl: one dictionary a line."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def finished(folder: Path) -> bool:
     """Tell whether the run in a folder is complete."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(summary.get("status") == "finished")
+    return bool(summary.get("status") == "finished") and (folder / "report.html").exists()  # the report comes last
 
 
 def refuse_strangers(folder: Path) -> None:

@@ -119,9 +119,7 @@ def views(run: Run) -> str:
         return ""
     volume = np.asarray(arrays["image"]).ndim == 4
     caption = "One validation crop, its two corrupted views and what the network restored, on one grey scale."
-    return picture(
-        views_figure(arrays), f"Views of a crop, {run.name}", f"{caption} {CONVENTION if volume else ''}", wide=True
-    )
+    return picture(views_figure(arrays), f"Views of a crop, {run.name}", f"{caption} {CONVENTION if volume else ''}", wide=True)
 
 
 def predictions(run: Run) -> str:

@@ -62,7 +62,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; a last line cut short by a kill is left out."""
-        return list(_json_lines(self.folder / "metrics.jsonl"))
+        return list(read_metrics(self.folder / "metrics.jsonl"))
 
     def scores(self) -> list[Score]:
         """Read predictions.csv; raises InputError where it can't be read."""
@@ -133,7 +133,8 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics.jsonl, one dictionary each; a last line cut short by a kill is left out."""
     if not path.is_file():
         return
     with open(path, encoding="utf-8", errors="replace") as file:

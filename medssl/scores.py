@@ -50,9 +50,7 @@ def dice(prediction: Any, label: Any, classes: Sequence[int]) -> npt.NDArray[np.
     return np.where(total > 0, 2 * common / np.maximum(total, 1), np.nan)
 
 
-def hd95(
-    prediction: Any, label: Any, spacing: Sequence[float], classes: Sequence[int] = (1,)
-) -> npt.NDArray[np.float64]:
+def hd95(prediction: Any, label: Any, spacing: Sequence[float], classes: Sequence[int] = (1,)) -> npt.NDArray[np.float64]:
     """Give each class's HD95 in mm; NaN where both are empty, the image's diagonal where one is.
 
     `spacing` is in mm, one number an axis.
@@ -156,9 +154,7 @@ def scores_csv(rows: Iterable[Score]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
-    writer.writerows(
-        [("" if isinstance(value, float) and math.isnan(value) else value) for value in row] for row in rows
-    )
+    writer.writerows([("" if isinstance(value, float) and math.isnan(value) else value) for value in row] for row in rows)
     return text.getvalue().encode()
 
 
@@ -187,9 +183,7 @@ def _label_maps(prediction: Any, label: Any) -> tuple[LabelMap, LabelMap]:
 def _voxels(prediction: LabelMap, label: LabelMap, classes: Sequence[int]) -> tuple[npt.NDArray[np.int64], ...]:
     """Voxels of each class in the prediction, in the label and in both."""
     same = prediction[prediction == label]
-    return tuple(
-        np.array([np.count_nonzero(array == index) for index in classes], int) for array in (prediction, label, same)
-    )
+    return tuple(np.array([np.count_nonzero(array == index) for index in classes], int) for array in (prediction, label, same))
 
 
 def _symmetric(p: npt.NDArray[np.bool_], g: npt.NDArray[np.bool_], spacing: Sequence[float]) -> float:

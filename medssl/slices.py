@@ -33,9 +33,7 @@ def views_figure(views: Mapping[str, Pixels], slices: int = 5) -> bytes:
     arrays = {title: np.asarray(views[name], dtype=np.float32)[0] for name, title in ROWS.items() if name in views}
     whole = arrays["image"]
     low, high = np.percentile(whole, [0.5, 99.5])
-    depths = (
-        [int(depth) for depth in np.linspace(0.12, 0.88, slices) * (whole.shape[-1] - 1)] if whole.ndim == 3 else [0]
-    )
+    depths = [int(depth) for depth in np.linspace(0.12, 0.88, slices) * (whole.shape[-1] - 1)] if whole.ndim == 3 else [0]
     pictures = [[_slice(array, depth) for depth in depths] for array in arrays.values()]
     tall = min(1.6, pictures[0][0].shape[0] / pictures[0][0].shape[1])
     if whole.ndim == 3:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,8 @@ class _Reading:
 
     def content(self) -> dict[str, Any]:
         def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            for key in sorted({key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])}):
+            counts = Counter(key for key, _ in pairs)
+            for key in (key for key, count in counts.items() if count > 1):
                 self.problem(key, "the key twice in one object", "every key once")
             return dict(pairs)
 
@@ -217,9 +219,7 @@ class _Reading:
             raise ValueError(f"{name} is no JSON")
 
         try:
-            content = json.loads(
-                self.file.read_bytes().decode("utf-8-sig"), object_pairs_hook=once, parse_constant=constant
-            )
+            content = json.loads(self.file.read_bytes().decode("utf-8-sig"), object_pairs_hook=once, parse_constant=constant)
         except OSError as error:
             self.problem("file", error.strerror, "a split file")
         except (ValueError, RecursionError) as error:
@@ -276,7 +276,7 @@ class _Reading:
         if None in images:
             return None
         id = self.identity(entry.get("id", stem(images[0] or "")), f"{where}.id")
-        patient = self.identity(entry.get("patient", id), f"{where}.patient")
+        patient = self.identity(entry["patient"], f"{where}.patient") if "patient" in entry else id
         if len(self.problems) > before:
             return None
         return Case(id, patient, tuple(path for path in images if path), label, fold)

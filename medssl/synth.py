@@ -139,12 +139,14 @@ def _inside(where: list[Array], organ: Organ, random: np.random.Generator, wave:
 
 
 def _smooth(random: np.random.Generator, shape: tuple[int, ...], knots: int) -> Array:
-    """Noise of about unit size that changes over a `knots`-th of the image."""
-    from scipy.ndimage import zoom
-
-    coarse = random.normal(0, 1, [knots] * len(shape))
-    fine: Array = zoom(coarse, [n / knots for n in shape], order=1)
-    return fine
+    """Noise of about unit size, linear between `knots` random values along every axis."""
+    noise = random.normal(0, 1, [knots] * len(shape))
+    for axis, n in enumerate(shape):
+        place = np.linspace(0, knots - 1, n)
+        low = np.minimum(place.astype(int), knots - 2)
+        share = (place - low).reshape(-1, *[1] * (len(shape) - 1 - axis))
+        noise = np.take(noise, low, axis) * (1 - share) + np.take(noise, low + 1, axis) * share
+    return noise
 
 
 def _split_content(settings: dict[str, int]) -> dict[str, Any]:

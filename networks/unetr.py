@@ -20,7 +20,7 @@ def unetr(encoder: ViT, out_channels: int, feature_size: int = 16) -> nn.Module:
     """
     if len(encoder.blocks) != 12 or set(encoder.patch_size) != {16}:
         return PatchUNETR(encoder, out_channels, feature_size)
-    network = MonaiUNETR(
+    network: nn.Module = MonaiUNETR(
         in_channels=encoder.in_channels,
         out_channels=out_channels,
         img_size=encoder.image_size,
@@ -79,9 +79,10 @@ def rise(dims: int, in_channels: int, out_channels: int, factors: Sequence[Seque
     """Bring tokens up from the patch grid: a transposed convolution, then one with a residual block for each further level."""
 
     def up(channels: int, factor: Sequence[int]) -> nn.Module:
-        return get_conv_layer(
+        layer: nn.Module = get_conv_layer(
             dims, channels, out_channels, kernel_size=factor, stride=factor, conv_only=True, is_transposed=True
         )
+        return layer
 
     layers = [up(in_channels, factors[0])]
     for factor in factors[1:]:

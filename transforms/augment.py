@@ -1,8 +1,114 @@
-"""PLACEHOLDER by the lead; the transforms helper replaces this file. Wanted interface below."""
-from monai.transforms import RandAffined, RandFlipd, RandGaussianNoised, RandShiftIntensityd
-from transforms.seeding import Chain
+"""Random changes of a labelled crop, for fine-tuning a segmentation.
+
+The defaults are those of MONAI's UNETR fine-tuning on BTCV: flips along each axis with probability 0.1, quarter turns
+with 0.1, intensity shifts up to 0.1 with 0.5. The rest is off by default.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    MapTransform,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandomizableTransform,
+    RandShiftIntensityd,
+    Rotate90,
+)
+
+from transforms.seeding import Chain, Seeded
 
 
-def augment_segmentation(spatial_dims, flip_prob=.1, rotate90_prob=.1, shift_prob=.5, shift=.1, affine_prob=0., rotate=.15, scale=.1, noise_prob=0., contrast_prob=0.):
-    k = ["image", "label"]
-    return Chain([*[RandFlipd(k, flip_prob, i) for i in range(spatial_dims)], RandShiftIntensityd("image", shift, prob=shift_prob)])
+class RandQuarterTurnd(Seeded, RandomizableTransform, MapTransform):  # type: ignore[misc]
+    """Turn all keys by 90, 180 or 270 degrees in the first plane whose two sides are equal, so that no shape changes.
+
+    For a cube that is the plane of the first two axes, as in MONAI's ``RandRotate90d``, which would turn a 96x80 crop
+    into an 80x96 one. A crop without such a plane stays as it is.
+    """
+
+    def __init__(self, keys: Sequence[Hashable], prob: float = 0.1) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.turns = 0
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw whether to turn and how often."""
+        super().randomize(None)
+        self.turns = int(self.R.randint(1, 4))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize()
+        out = dict(data)
+        shape = out[self.keys[0]].shape[1:]
+        plane = next((axes for axes in combinations(range(len(shape)), 2) if shape[axes[0]] == shape[axes[1]]), None)
+        if self._do_transform and plane is not None:
+            turn = Rotate90(self.turns, plane)
+            out |= {key: turn(out[key]) for key in self.keys}
+        return out
+
+
+class SegmentationAugment(Chain):
+    """A chain whose image and label come out as what they went in: of the same type, plain tensors as plain tensors."""
+
+    def __init__(self, transforms: Sequence[Any], keys: Sequence[Hashable]) -> None:
+        super().__init__(transforms)
+        self.keys = tuple(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        out = dict(super().__call__(data))
+        # MONAI makes a MetaTensor of every item, and floats of what it resamples, but only when the dice say so
+        return out | {key: _as_before(out[key], torch.as_tensor(data[key])) for key in self.keys}
+
+
+def augment_segmentation(
+    spatial_dims: int = 3,
+    *,
+    image_key: str = "image",
+    label_key: str = "label",
+    flip_prob: float = 0.1,
+    rotate90_prob: float = 0.1,
+    shift_prob: float = 0.5,
+    shift: float = 0.1,
+    affine_prob: float = 0.0,
+    rotate: float = 0.15,
+    scale: float = 0.1,
+    noise_prob: float = 0.0,
+    noise_std: float = 0.05,
+    contrast_prob: float = 0.0,
+    gamma: tuple[float, float] = (0.7, 1.5),
+) -> SegmentationAugment:
+    """Change image and label (c, *spatial) alike in space, and the intensity of the image, which lies in 0..1.
+
+    ``rotate`` is the largest angle in radians, ``scale`` the largest relative change of size (both about every axis, in
+    voxels); what comes in from outside is 0. ``shift`` is the largest offset, ``noise_std`` the largest deviation of
+    Gaussian noise, ``gamma`` the range of the exponent. The label is resampled by nearest neighbour.
+    """
+    keys = (image_key, label_key)
+    affine = RandAffined(
+        keys,
+        prob=affine_prob,
+        rotate_range=[rotate] * (3 if spatial_dims == 3 else 1),
+        scale_range=[scale] * spatial_dims,
+        mode=("bilinear", "nearest"),
+        padding_mode="zeros",
+    )
+    steps = [
+        *(RandFlipd(keys, flip_prob, axis) for axis in range(spatial_dims)),
+        RandQuarterTurnd(keys, rotate90_prob),
+        *([affine] if affine_prob else []),
+        *([RandAdjustContrastd(image_key, contrast_prob, gamma)] if contrast_prob else []),
+        *([RandGaussianNoised(image_key, noise_prob, std=noise_std)] if noise_prob else []),
+        RandShiftIntensityd(image_key, shift, prob=shift_prob),
+    ]
+    return SegmentationAugment(steps, keys)
+
+
+def _as_before(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    if isinstance(new, MetaTensor) and not isinstance(old, MetaTensor):
+        new = new.as_tensor()
+    return new.to(old.dtype)

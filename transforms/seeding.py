@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from monai.transforms import Compose, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 from monai.utils import get_seed
 
 
@@ -18,29 +18,38 @@ def random_state(seed: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.SFC64(int(seed) % 2**64))
 
 
-class Seeded(Randomizable):
+class Seeded(Randomizable):  # type: ignore[misc]
     """A ``Randomizable`` whose ``set_random_state(seed)`` costs microseconds."""
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
         """Draw from a new stream for ``seed``, or from ``state``, or (with neither) from an unpredictable stream."""
-        # by name, not by super(): Compose, next in line for Chain, would seed each of its transforms the slow way
-        Randomizable.set_random_state(self, state=state if seed is None else random_state(seed))
+        super().set_random_state(state=state if seed is None else random_state(seed))
         return self
 
 
-class Chain(Seeded, Compose):
-    """MONAI's ``Compose`` whose transforms all draw, in turn, from its one random state.
+class Chain(Seeded, Transform):  # type: ignore[misc]
+    """Apply ``transforms`` one after the other; all draw, in turn, from one random state.
 
-    So seeding it fixes everything inside, whatever was called before, at the price of one seeding.
+    So seeding it fixes everything inside, whatever was called before, at the price of one seeding. It is MONAI's
+    ``Compose`` for a single item, without lazy resampling and inverse, and may stand inside one.
     """
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
+        self.transforms = tuple(transforms)
+        self.set_random_state(get_seed())
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
         super().set_random_state(seed, state)
         _share(self.R, self.transforms)
         return self
 
+    def __call__(self, data: Mapping[Any, Any]) -> Any:
+        for transform in self.transforms:
+            data = transform(data)
+        return data
 
-class Choice(Seeded, Transform):
+
+class Choice(Seeded, Transform):  # type: ignore[misc]
     """Apply one of ``transforms``, drawn with ``weights`` (relative probabilities) from the random state they share.
 
     Why not MONAI's ``OneOf``: it notes its choice in the metadata of every ``MetaTensor`` in the dictionary, so it

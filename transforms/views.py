@@ -1,11 +1,12 @@
 """Views of a crop: corrupted copies with draws of their own, beside the untouched crop.
 
-``recon_contrast_views`` is the corruption of MONAI's self-supervised tutorial (a ViT autoencoder trained by reconstruction
-and contrast): each view is in-painted or out-painted, then, with probability 0.8, has the voxels of small boxes shuffled.
+``recon_contrast_views`` is the corruption of MONAI's self-supervised tutorial, a ViT autoencoder trained by
+reconstruction and contrast: each view is in-painted or out-painted; then, with probability 0.8, the voxels of small
+boxes are shuffled.
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +17,16 @@ from transforms.corrupt import Boxes, RandInPaintd, RandOutPaintd, RandPixelShuf
 from transforms.seeding import Chain, Choice, Seeded, random_state
 
 
-class Viewsd(Seeded, Transform):
+class Viewsd(Seeded, Transform):  # type: ignore[misc]
     """Add ``view_0``, ``view_1``, ... to the dictionary: copies of ``key``, each corrupted by its own draws.
 
-    ``corrupt`` is a dictionary transform, or composition, that acts on ``key``. It sees only that item, is seeded anew for
-    each view, and view k depends on the seed and k alone, not on the number of views or on what earlier views drew.
-    ``key`` itself stays as it is (an array becomes a tensor) and shares no memory with a view; ``copy=False`` saves
-    the copy before each view, for a ``corrupt`` that never writes into its input.
+    ``corrupt`` is a dictionary transform, or composition, that acts on ``key``. It sees only that item and is seeded
+    anew for each view, so that view k depends on the seed and k alone, not on the number of views or what earlier
+    ones drew. ``key`` itself stays as it is (an array becomes a tensor) and shares no memory with a view;
+    ``copy=False`` saves the copy before each view, for a ``corrupt`` that never writes into its input.
     """
 
-    def __init__(
-        self, corrupt: Callable[[Any], Any], key: Hashable = "image", views: int = 2, copy: bool = True
-    ) -> None:
+    def __init__(self, corrupt: Callable[[Any], Any], key: Hashable = "image", views: int = 2, copy: bool = True) -> None:
         if views < 1:
             raise ValueError(f"views: expected at least 1, found {views}")
         self.corrupt, self.key, self.views, self.copy = corrupt, key, views, copy
@@ -42,7 +41,7 @@ class Viewsd(Seeded, Transform):
         self.randomize()
         crop = torch.as_tensor(data[self.key])
         views = {f"view_{number}": self._view(crop, seed) for number, seed in enumerate(self.seeds)}
-        return {**data, self.key: crop, **views}
+        return dict(data) | {self.key: crop} | views
 
     def _view(self, crop: torch.Tensor, seed: int) -> Any:
         if isinstance(self.corrupt, Randomizable):
@@ -73,16 +72,20 @@ def recon_contrast_views(
     shuffle_prob: float = 0.8,
     shuffle_holes: int = 10,
     shuffle_size: Size = 8,
+    growing: bool = True,
 ) -> Viewsd:
     """The views of reconstruction with contrast; the defaults are the tutorial's for 96^3 crops.
 
-    Each view is out-painted with probability ``outpaint_share``, else in-painted; then, with ``shuffle_prob``, shuffled.
-    Sizes are in voxels, one number or one for each axis. Raises ValueError for a share or size out of range.
+    Each view is out-painted with probability ``outpaint_share``, else in-painted; then shuffled with
+    ``shuffle_prob``. Sizes are in voxels, one number or one for each axis. ``growing`` draws them as MONAI does, and
+    so as they were for the tutorial's numbers: each painted box at least as large as the one before (see
+    ``draw_boxes``); without it in-painting corrupts a third as much. Raises ValueError for a share or size out of
+    range.
     """
     paint = Choice(
         [
-            RandInPaintd(key, 1.0, inpaint_holes, inpaint_min_size, inpaint_max_size),
-            RandOutPaintd(key, 1.0, outpaint_holes, outpaint_min_size, outpaint_max_size),
+            RandInPaintd(key, 1.0, inpaint_holes, inpaint_min_size, inpaint_max_size, growing=growing),
+            RandOutPaintd(key, 1.0, outpaint_holes, outpaint_min_size, outpaint_max_size, growing=growing),
         ],
         weights=[1 - outpaint_share, outpaint_share],
     )

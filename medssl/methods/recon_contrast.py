@@ -33,12 +33,14 @@ class ReconContrast(nn.Module):
     @staticmethod
     def views(settings: ReconContrastSettings) -> Transform:
         """The transform that adds both views to a crop."""
-        return recon_contrast_views(**settings.model_dump(exclude={"name", "temperature", "contrast"}))
+        return recon_contrast_views(**settings.model_dump(exclude={"name", "temperature", "contrast", "restored_views"}))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Loss and parts of a batch with "image" and both views, each (b, c, *crop_size)."""
         first, second = self.reconstruct(batch)
         reconstruction = l1(first, batch["image"])
+        if self.settings.restored_views == 2:
+            reconstruction = (reconstruction + l1(second, batch["image"])) / 2
         contrast = nt_xent(first, second, self.settings.temperature)
         loss = regularized_contrastive(reconstruction, self.settings.contrast * contrast)
         return {"loss": loss, "l1": reconstruction, "nt_xent": contrast}

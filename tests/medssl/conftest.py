@@ -13,7 +13,14 @@ SMALL: dict[str, Any] = {
     "crop_size": [32, 32, 32],
     "intensity": "percentile",
     "pad": True,
-    "network": {"name": "vit_tiny", "patch_size": [8, 8, 8], "hidden_size": 24, "mlp_size": 48, "layers": 3, "feature_size": 4},
+    "network": {
+        "name": "vit_tiny",
+        "patch_size": [8, 8, 8],
+        "hidden_size": 24,
+        "mlp_size": 48,
+        "layers": 3,
+        "feature_size": 4,
+    },
     "steps": 6,
     "batch_size": 4,
     "validate_every": 3,
@@ -22,7 +29,13 @@ SMALL: dict[str, Any] = {
     "lr": 1e-3,
     "threads": 1,
 }
-VIEWS = {"name": "recon_contrast", "temperature": 0.05, "inpaint_max_size": 12, "outpaint_min_size": 8, "outpaint_max_size": 16}
+VIEWS = {
+    "name": "recon_contrast",
+    "temperature": 0.05,
+    "inpaint_max_size": 12,
+    "outpaint_min_size": 8,
+    "outpaint_max_size": 16,
+}
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +49,12 @@ def pretraining(volumes: Path, tmp_path: Path) -> Callable[..., Pretrain]:
     """Make settings of a small pre-training, with changes."""
 
     def make(**changes: Any) -> Pretrain:
-        base = SMALL | {"split": volumes, "out": tmp_path / "pretrain", "store": volumes.parent / "store", "method": VIEWS}
+        base = SMALL | {
+            "split": volumes,
+            "out": tmp_path / "pretrain",
+            "store": volumes.parent / "store",
+            "method": VIEWS,
+        }
         return Pretrain.model_validate(base | changes)
 
     return make

@@ -67,7 +67,7 @@ def test_a_pretraining_leaves_a_whole_run_folder(pretraining: Callable[..., Pret
         pretrain(settings, resume=True)
     with pytest.raises(InputError, match="a finished run"):
         pretrain(settings)
-    with pytest.raises(InputError, match="lr: found 0.002, expected 0.001, as the run was started"):
+    with pytest.raises(InputError, match=r"lr: found 0\.002, expected 0\.001, as the run was started"):
         pretrain(pretraining(lr=2e-3), resume=True)
     pretrain(pretraining(overwrite=True, steps=2))
     assert [line["step"] for line in lines(settings.out)] == [1, 2, 2]

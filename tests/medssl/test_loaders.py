@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medssl.config import Finetune, Pretrain
-from medssl.data import checked_split, prepared
+from medssl.data import load_data
 from medssl.loaders import VALIDATION, Crops, Steps, permutation, training_loader, validation_loader
 from medssl.methods.recon_contrast import ReconContrast
 from medssl.readers import read_image
@@ -18,8 +18,7 @@ Make = Callable[..., Pretrain]
 
 def crops_of(settings: Pretrain, purpose: int = 0) -> Crops:
     parts = ["pretraining", "validation"]
-    split = checked_split(settings, parts, labels=False)
-    store = prepared(settings, split, parts, labels=False)
+    split, store = load_data(settings, parts, labels=False)
     part = "validation" if purpose == VALIDATION else "pretraining"
     return Crops(store, [case.id for case in split.part(part)], settings, ReconContrast.views(settings.method), purpose)
 
@@ -73,8 +72,7 @@ def test_crops_are_scaled_pieces_of_their_volume(pretraining: Make, volumes: Pat
 def test_labelled_crops_are_centred_on_objects(finetuning: Callable[..., Finetune]) -> None:
     settings = finetuning(foreground_share=1.0, crop_size=[8, 8, 8], network={"name": "vit_tiny", "patch_size": [8, 8, 8]})
     parts = ["training"]
-    split = checked_split(settings, parts, labels=True)
-    store = prepared(settings, split, parts, labels=True)
+    split, store = load_data(settings, parts, labels=True)
     crops = Crops(store, [case.id for case in split.part("training")], settings)
     centres = [crops[i]["label"][0, 3:6, 3:6, 3:6] for i in range(40)]
     assert all(centre.max() > 0 for centre in centres)

@@ -45,7 +45,8 @@ def test_a_name_replaces_the_whole_table(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
-        (["lr=0", "steps=-1", "method.temprature=1"], ["lr: found 0", "steps: found -1", "temprature: found an unknown setting, expected 'temperature'?"]),
+        (["lr=0", "steps=-1"], ["lr: found 0", "steps: found -1"]),
+        (["lr=0", "method.temprature=1"], ["lr: found 0", "temprature: found an unknown setting, expected 'temperature'?"]),
         (["batch_sise=3"], ["batch_sise: found an unknown setting, expected 'batch_size'?"]),
         (["network=vit_tny"], ["network: found vit_tny, expected 'vit_tiny'? One of vit_tiny"]),
         (["network.hiden_size=8"], ["hiden_size: found an unknown setting, expected 'hidden_size'?"]),

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from monai.networks.nets import UNETR
+from monai.networks.nets import UNETR, ViTAutoEnc
 from monai.networks.nets import ViT as MonaiViT
-from monai.networks.nets import ViTAutoEnc
 
 from networks.autoencoder import ViTAutoEncoder, two_factors
 from networks.heads import Classifier

@@ -15,7 +15,9 @@ from networks.unetr import unetr
 from networks.vit import ViT, resize_positions
 
 
-def encoder(channels: int = 1, image: tuple[int, ...] = (32, 32, 32), patch: int = 16, hidden: int = 24, layers: int = 12) -> ViT:
+def encoder(
+    channels: int = 1, image: tuple[int, ...] = (32, 32, 32), patch: int = 16, hidden: int = 24, layers: int = 12
+) -> ViT:
     return ViT(channels, image, (patch,) * len(image), hidden, 48, layers, 3)
 
 
@@ -65,7 +67,9 @@ def test_the_tutorials_checkpoint_is_accepted(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": state, "optimizer": {}}, tmp_path / "best.pt")
     target = encoder()
     report = load_encoder(target, *read_weights(tmp_path / "best.pt"))
-    assert report.skipped == tuple(sorted(["blocks.0.cross_attn.to_q.weight", *(k for k in theirs.state_dict() if "conv3d" in k)]))
+    assert report.skipped == tuple(
+        sorted(["blocks.0.cross_attn.to_q.weight", *(k for k in theirs.state_dict() if "conv3d" in k)])
+    )
     assert len(report.missing) == 24  # weight and bias of norm_cross_attn in 12 blocks: nothing uses them
     x = torch.randn(1, 1, 32, 32, 32)
     torch.testing.assert_close(target(x)[0], theirs.norm(theirs(x)[1][-1]))

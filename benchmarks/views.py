@@ -1,0 +1,106 @@
+"""Two corrupted views of a crop: transforms.views against the same composition of MONAI's own transforms.
+
+    python benchmarks/views.py [--size 96] [--repeats 20] [--draws 200]
+
+MONAI's side is the tutorial's: CopyItemsd, OneOf of two RandCoarseDropoutd and RandCoarseShuffled for each view. Both
+sides take turns in one process on one core: for each seed, five calls of one, then five of the other. The fastest of
+the five says what the work costs once the memory is warm and nothing else disturbs the machine, all of them together
+what it costs on this machine now. Then the shares of corrupted voxels of ``draws`` views of each side are compared.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import set_track_meta
+from monai.transforms import Compose, CopyItemsd, OneOf, RandCoarseDropoutd, RandCoarseShuffled
+from numpy.typing import NDArray
+
+from transforms.views import recon_contrast_views
+
+ROUNDS = 5
+VIEWS = ("view_0", "view_1")
+
+
+def monai_views() -> Compose:
+    """The tutorial's composition, in the names used here."""
+    steps: list[Callable[..., Any]] = [CopyItemsd("image", times=len(VIEWS), names=VIEWS)]
+    for view in VIEWS:
+        inside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=5, max_spatial_size=32, dropout_holes=True)
+        outside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=20, max_spatial_size=64, dropout_holes=False)
+        steps += [OneOf([inside, outside]), RandCoarseShuffled(view, prob=0.8, holes=10, spatial_size=8)]
+    return Compose(steps)
+
+
+def seconds(transform: Any, crop: torch.Tensor, seed: int) -> float:
+    """The time of one call, without seeding."""
+    transform.set_random_state(seed)
+    start = time.perf_counter()
+    transform({"image": crop})
+    return time.perf_counter() - start
+
+
+def timed(sides: dict[str, Any], crop: torch.Tensor, repeats: int) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of each side, (seed, call)."""
+    times: dict[str, list[list[float]]] = {name: [] for name in sides}
+    for seed in range(repeats):
+        for name, transform in sides.items():
+            times[name].append([1000 * seconds(transform, crop, seed) for _ in range(ROUNDS)])
+    return {name: np.array(side) for name, side in times.items()}
+
+
+def corrupted_shares(transform: Any, crop: torch.Tensor, draws: int) -> NDArray[np.float64]:
+    """The share of voxels that differ from the crop, sorted, for ``draws`` views."""
+    transform.set_random_state(0)
+    made = [transform({"image": crop}) for _ in range(-(-draws // len(VIEWS)))]
+    return np.sort([float((item[view] != crop).float().mean()) for item in made for view in VIEWS])
+
+
+def ks_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The largest distance between two empirical distributions, given sorted."""
+    both = np.concatenate([a, b])
+    shares = [np.searchsorted(side, both, side="right") / len(side) for side in (a, b)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def report_times(name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
+    """Print one line for each way of reading the times."""
+    for label, mine, other in (
+        ("mean over seeds of the fastest", ours.min(1).mean(), theirs.min(1).mean()),
+        ("median over seeds of the fastest", np.median(ours.min(1)), np.median(theirs.min(1))),
+        ("median of all", np.median(ours), np.median(theirs)),
+    ):
+        print(f"{name:22s} {label:34s} {other:8.2f} ms  ours {mine:8.2f} ms  ratio {other / mine:5.1f}")
+
+
+def main() -> None:
+    """Print times, ratios and distributions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=96, help="side of the cubic crop, voxels")
+    parser.add_argument("--repeats", type=int, default=20, help="seeds that are timed")
+    parser.add_argument("--draws", type=int, default=200, help="views whose corrupted voxels are counted")
+    settings = parser.parse_args()
+    torch.set_num_threads(1)
+    crop = torch.rand(1, *[settings.size] * 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = recon_contrast_views(), monai_views()
+
+    print(f"two views of a {settings.size}^3 crop, one core, {settings.repeats} seeds x {ROUNDS} calls")
+    times = timed({"MONAI": theirs, "ours": ours}, crop, settings.repeats)
+    report_times("MONAI", times["ours"], times["MONAI"])
+    set_track_meta(False)
+    times = timed({"MONAI": theirs, "ours": ours}, crop, settings.repeats)
+    report_times("MONAI without metadata", times["ours"], times["MONAI"])
+
+    shares = {name: corrupted_shares(side, crop, settings.draws) for name, side in (("MONAI", theirs), ("ours", ours))}
+    print(f"share of corrupted voxels, {settings.draws} views each")
+    for name, side in shares.items():
+        print(f"{name:22s} mean {side.mean():.3f}  quartiles", *(f"{q:.3f}" for q in np.quantile(side, [0.25, 0.5, 0.75])))
+    bound = 1.36 * (2 / settings.draws) ** 0.5
+    print(f"KS distance {ks_distance(*shares.values()):.3f} (of equal distributions 95% are below {bound:.3f})")
+
+
+if __name__ == "__main__":
+    main()
