@@ -107,7 +107,7 @@ class Store:
     def crop(self, extent: Extent, start: Iterable[int], size: Iterable[int]) -> NDArray[Any]:
         """Copy a crop (c, *size) out of an image or label; what lies outside the volume is left out."""
         inside = tuple(slice(max(a, 0), a + n) for a, n in zip(start, size, strict=True))
-        return np.ascontiguousarray(self.array(extent)[(slice(None), *inside)])
+        return np.array(self.array(extent)[(slice(None), *inside)], order="C")
 
 
 def write_entry(file: h5py.File, name: str, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]) -> None:

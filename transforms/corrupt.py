@@ -22,6 +22,7 @@ from torch import Tensor
 from transforms.seeding import Seeded
 
 Boxes = NDArray[np.int64]  # (box, 2, axis): for each box its first corner and the corner one past its last voxel
+Limits = tuple[float, float]
 Size = int | Sequence[int]  # voxels, one number or one for each spatial axis
 
 
@@ -41,23 +42,29 @@ def draw_boxes(
     and ``max_size``, as MONAI does: its loop overwrites the lower bound, so that six boxes of 5..32 are 27 wide on
     average and not 18.5. Raises ValueError if a size fits neither one axis nor all.
     """
-    lows, highs = list(_per_axis(min_size, len(shape))), _per_axis(max_size, len(shape))
-    draws = iter(rng.random_sample(2 * holes * len(shape)).tolist())
+    low, high = list(_per_axis(min_size, len(shape))), _per_axis(max_size, len(shape))
     boxes = []
-    for _ in range(holes):  # in plain numbers: half the time of six NumPy calls on so few
-        sides = [low + int(next(draws) * (high - low + 1)) for low, high in zip(lows, highs, strict=True)]
-        lows = sides if growing else lows
-        sides = [min(side, length) for side, length in zip(sides, shape, strict=True)]
-        starts = [int(next(draws) * (length - side + 1)) for side, length in zip(sides, shape, strict=True)]
-        boxes.append((starts, [start + side for start, side in zip(starts, sides, strict=True)]))
+    for draws in rng.random_sample((holes, len(shape), 2)).tolist():  # plain numbers: so few are slower in NumPy
+        start, stop = [], []
+        for axis, (for_side, for_start) in enumerate(draws):
+            side = low[axis] + int(for_side * (high[axis] - low[axis] + 1))
+            if growing:
+                low[axis] = side
+            side = min(side, shape[axis])
+            start.append(int(for_start * (shape[axis] - side + 1)))
+            stop.append(start[-1] + side)
+        boxes.append((start, stop))
     return np.array(boxes, dtype=np.int64)
 
 
-def in_paint(x: Tensor, boxes: Boxes, seed: int) -> Tensor:
-    """A copy of ``x`` (c, *spatial) with noise inside ``boxes``, drawn for each voxel and channel on its own."""
+def in_paint(x: Tensor, boxes: Boxes, seed: int, limits: Limits | None = None) -> Tensor:
+    """A copy of ``x`` (c, *spatial) with noise inside ``boxes``, drawn for each voxel and channel on its own.
+
+    The noise is uniform between ``limits``, by default the minimum and maximum of ``x``.
+    """
     out = x.clone()
     sizes = len(x) * (boxes[:, 1] - boxes[:, 0]).prod(axis=1)
-    noise, voxels, start = _sliced(uniform_noise(int(sizes.sum()), x, seed)), _sliced(out), 0
+    noise, voxels, start = _sliced(uniform_noise(int(sizes.sum()), x, seed, limits)), _sliced(out), 0
     for region, size in zip(_regions(boxes), sizes.tolist(), strict=True):
         hole = voxels[region]
         hole[...] = noise[start : start + size].reshape(hole.shape)
@@ -65,9 +72,9 @@ def in_paint(x: Tensor, boxes: Boxes, seed: int) -> Tensor:
     return out
 
 
-def out_paint(x: Tensor, boxes: Boxes, seed: int) -> Tensor:
-    """A copy of ``x`` (c, *spatial) that keeps what is inside ``boxes`` and has noise everywhere else."""
-    out = uniform_noise(x.numel(), x, seed).view(x.shape)
+def out_paint(x: Tensor, boxes: Boxes, seed: int, limits: Limits | None = None) -> Tensor:
+    """A copy of ``x`` (c, *spatial) that keeps what is inside ``boxes`` and has such noise everywhere else."""
+    out = uniform_noise(x.numel(), x, seed, limits).view(x.shape)
     voxels, kept = _sliced(out), _sliced(x)
     for region in _regions(boxes):
         voxels[region] = kept[region]
@@ -89,13 +96,19 @@ def shuffle_boxes(x: Tensor, boxes: Boxes, seed: int, out: Tensor | None = None)
     return out
 
 
-def uniform_noise(n: int, x: Tensor, seed: int) -> Tensor:
-    """``n`` values uniform between the minimum and maximum of ``x``, of its type and on its device.
+def limits_of(x: Tensor) -> Limits:
+    """The minimum and maximum of ``x``."""
+    low, high = x.aminmax()
+    return float(low), float(high)
+
+
+def uniform_noise(n: int, x: Tensor, seed: int, limits: Limits | None = None) -> Tensor:
+    """``n`` values uniform between ``limits`` (by default those of ``x``), of the type of ``x`` and on its device.
 
     On the CPU they take 65536 levels: four from each 64-bit word of SFC64 (its raw stream, the same in every NumPy).
     That takes a quarter of the time of ``torch.rand``, and out-painting is mostly noise.
     """
-    low, high = (float(end) for end in x.aminmax())
+    low, high = limits_of(x) if limits is None else limits
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     if x.device.type == "cpu":
         step = (high - low) / 2**16
@@ -145,11 +158,10 @@ class _RandBoxes(Seeded, RandomizableTransform, MapTransform):  # type: ignore[m
         super().randomize(None)
         if self._do_transform:
             self.boxes = draw_boxes(self.R, shape, self.holes, self.min_size, self.max_size, growing=self.growing)
-            self.seed = int(self.R.randint(2**62, dtype=np.int64))
+            self.seed = int(self.R.random_sample() * 2**53)
 
-    @staticmethod
-    def corrupt(x: Tensor, boxes: Boxes, seed: int) -> Tensor:
-        """The plain function of this transform."""
+    def corrupt(self, x: Tensor, seed: int) -> Tensor:
+        """Apply the plain function of this transform to what was drawn."""
         raise NotImplementedError
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -166,16 +178,16 @@ class _RandBoxes(Seeded, RandomizableTransform, MapTransform):  # type: ignore[m
 
     def _corrupted(self, crop: Tensor, seed: int) -> Tensor:
         if not isinstance(crop, MetaTensor):
-            return self.corrupt(crop, self.boxes, seed)
+            return self.corrupt(crop, seed)
         # a MetaTensor checks its metadata in every operation, some 50 of them here
-        corrupted: Tensor = MetaTensor(self.corrupt(crop.as_tensor(), self.boxes, seed)).copy_meta_from(crop)
+        corrupted: Tensor = MetaTensor(self.corrupt(crop.as_tensor(), seed)).copy_meta_from(crop)
         return corrupted
 
 
 class RandInPaintd(_RandBoxes):
     """Replace boxes of the crop by noise, uniform between its minimum and maximum."""
 
-    corrupt = staticmethod(in_paint)
+    limits: Limits | None = None  # of the noise, for one who knows them already
 
     def __init__(
         self,
@@ -190,11 +202,14 @@ class RandInPaintd(_RandBoxes):
     ) -> None:
         super().__init__(keys, prob, holes, min_size, max_size, growing=growing, allow_missing_keys=allow_missing_keys)
 
+    def corrupt(self, x: Tensor, seed: int) -> Tensor:
+        return in_paint(x, self.boxes, seed, self.limits)
+
 
 class RandOutPaintd(_RandBoxes):
     """Keep boxes of the crop and replace the rest by noise, uniform between its minimum and maximum."""
 
-    corrupt = staticmethod(out_paint)
+    limits: Limits | None = None  # of the noise, for one who knows them already
 
     def __init__(
         self,
@@ -208,6 +223,9 @@ class RandOutPaintd(_RandBoxes):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, prob, holes, min_size, max_size, growing=growing, allow_missing_keys=allow_missing_keys)
+
+    def corrupt(self, x: Tensor, seed: int) -> Tensor:
+        return out_paint(x, self.boxes, seed, self.limits)
 
 
 class RandPixelShuffled(_RandBoxes):
@@ -226,9 +244,8 @@ class RandPixelShuffled(_RandBoxes):
     ) -> None:
         super().__init__(keys, prob, holes, min_size, max_size, growing=growing, allow_missing_keys=allow_missing_keys)
 
-    @staticmethod
-    def corrupt(x: Tensor, boxes: Boxes, seed: int) -> Tensor:
-        return shuffle_boxes(x, boxes, seed)
+    def corrupt(self, x: Tensor, seed: int) -> Tensor:
+        return shuffle_boxes(x, self.boxes, seed)
 
 
 def _per_axis(size: Size, axes: int) -> Sequence[int]:

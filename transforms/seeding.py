@@ -5,6 +5,7 @@ MONAI's ``set_random_state(seed)`` builds a Mersenne twister each time, about 90
 composition; SFC64 behind the same ``numpy.random.RandomState`` takes a tenth, and a composition here seeds only once.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -60,7 +61,7 @@ class Choice(Seeded, Transform):  # type: ignore[misc]
         if len(transforms) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"weights: expected one of at least 0 for each of {len(transforms)} transforms: {weights}")
         self.transforms = tuple(transforms)
-        self.edges = np.cumsum(weights) / np.sum(weights)
+        self.edges = (np.cumsum(weights) / np.sum(weights)).tolist()[:-1]
         self.chosen = 0
         self.set_random_state(get_seed())
 
@@ -71,8 +72,8 @@ class Choice(Seeded, Transform):  # type: ignore[misc]
 
     def randomize(self, data: Any = None) -> None:
         """Draw which transform is applied."""
-        # side="right": a transform of weight 0 has an empty interval and is never drawn
-        self.chosen = min(int(np.searchsorted(self.edges, self.R.random_sample(), side="right")), len(self.edges) - 1)
+        # from the right: a transform of weight 0 has an empty interval and is never drawn
+        self.chosen = bisect_right(self.edges, self.R.random_sample())
 
     def __call__(self, data: Mapping[Any, Any]) -> Any:
         self.randomize()

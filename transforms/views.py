@@ -5,7 +5,7 @@ reconstruction and contrast: each view is in-painted or out-painted; then, with 
 boxes are shuffled.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 from monai.utils import get_seed
 
-from transforms.corrupt import Boxes, RandInPaintd, RandOutPaintd, RandPixelShuffled, Size, shuffle_boxes
+from transforms.corrupt import RandInPaintd, RandOutPaintd, RandPixelShuffled, Size, limits_of, shuffle_boxes
 from transforms.seeding import Chain, Choice, Seeded, random_state
 
 
@@ -53,9 +53,22 @@ class Viewsd(Seeded, Transform):  # type: ignore[misc]
 class _ShuffleInPlaced(RandPixelShuffled):
     """Shuffles without a copy, behind a transform that has just made one: a third of a view's time."""
 
-    @staticmethod
-    def corrupt(x: torch.Tensor, boxes: Boxes, seed: int) -> torch.Tensor:
-        return shuffle_boxes(x, boxes, seed, out=x)
+    def corrupt(self, x: torch.Tensor, seed: int) -> torch.Tensor:
+        return shuffle_boxes(x, self.boxes, seed, out=x)
+
+
+class _ReconContrastViewsd(Viewsd):
+    """Looks for the limits of the noise once for all views."""
+
+    def __init__(self, paints: Sequence[RandInPaintd | RandOutPaintd], *args: Any, **kwargs: Any) -> None:
+        self.paints = paints
+        super().__init__(*args, **kwargs)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        limits = limits_of(torch.as_tensor(data[self.key]))
+        for paint in self.paints:
+            paint.limits = limits
+        return super().__call__(data)
 
 
 def recon_contrast_views(
@@ -82,12 +95,10 @@ def recon_contrast_views(
     ``draw_boxes``); without it in-painting corrupts a third as much. Raises ValueError for a share or size out of
     range.
     """
-    paint = Choice(
-        [
-            RandInPaintd(key, 1.0, inpaint_holes, inpaint_min_size, inpaint_max_size, growing=growing),
-            RandOutPaintd(key, 1.0, outpaint_holes, outpaint_min_size, outpaint_max_size, growing=growing),
-        ],
-        weights=[1 - outpaint_share, outpaint_share],
+    paints = (
+        RandInPaintd(key, 1.0, inpaint_holes, inpaint_min_size, inpaint_max_size, growing=growing),
+        RandOutPaintd(key, 1.0, outpaint_holes, outpaint_min_size, outpaint_max_size, growing=growing),
     )
     shuffle = _ShuffleInPlaced(key, shuffle_prob, shuffle_holes, shuffle_size, shuffle_size)
-    return Viewsd(Chain([paint, shuffle]), key, views, copy=False)
+    corrupt = Chain([Choice(paints, weights=[1 - outpaint_share, outpaint_share]), shuffle])
+    return _ReconContrastViewsd(paints, corrupt, key, views, copy=False)

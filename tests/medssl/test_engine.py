@@ -20,6 +20,7 @@ from medssl.finetune import finetune
 from medssl.pretrain import pretrain
 from medssl.problems import InputError, RunError
 from medssl.stopping import Finished
+from medssl.synth import make_dataset
 from networks.transfer import read_weights
 from networks.vit import ViT
 
@@ -131,3 +132,16 @@ def test_norms_biases_and_positions_do_not_decay() -> None:
     names = {name for name, p in encoder.named_parameters() if id(p) in free}
     assert names == {n for n, p in encoder.named_parameters() if (p.ndim == 1 or "position" in n) and "cross" not in n}
     assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in encoder.parameters())
+
+
+def test_two_dimensions_by_settings_alone(
+    tmp_path: Path, pretraining: Callable[..., Pretrain], finetuning: Callable[..., Finetune]
+) -> None:
+    """The same code path on images: only crop_size and patch_size have two numbers instead of three."""
+    split = make_dataset(tmp_path / "images", cases=12, dims=2)
+    network = {"name": "vit_tiny", "patch_size": [8, 8], "hidden_size": 24, "mlp_size": 48, "layers": 3, "feature_size": 4}
+    flat: dict[str, Any] = {"split": split, "store": tmp_path / "store", "crop_size": [48, 32], "network": network}
+    pretrain(pretraining(**flat))
+    finetune(finetuning(**flat, encoder=str(tmp_path / "pretrain")))
+    assert json.loads((tmp_path / "pretrain" / "encoder.json").read_text())["spatial_dims"] == 2
+    assert json.loads((tmp_path / "finetune" / "summary.json").read_text())["n"] > 0

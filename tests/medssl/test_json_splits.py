@@ -76,6 +76,6 @@ def test_hippocampus_is_divided_by_subject(tmp_path: Path, folders: tuple[str, s
     assert len({case.patient for part in PARTS for case in split.part(part)}) == 170
     assert [case.id for case in split.part("pretraining")] == [case.id for case in split.part("training")]
     by_id = {case.id: case.patient for part in PARTS for case in split.part(part)}
-    assert by_id["hippocampus_003"] == by_id["hippocampus_004"] == "002"
+    assert by_id["hippocampus_003"] == by_id["hippocampus_004"] == "2"
     (tmp_path / folders[1] / "hippocampus_004.nii.gz").unlink()
     assert main([str(tmp_path), str(tmp_path / "none.json")]) == 2
