@@ -3,7 +3,7 @@
     python benchmarks/hippocampus.py DATA [--out runs/hippocampus] [--jobs 1]
 
 DATA is the Medical Segmentation Decathlon's Task04_Hippocampus. One pre-training; then every arm gets the same search
-budget, three candidates on one draw of labels, judged on validation; then its best candidate runs on three draws with
+budget, four candidates on one draw of labels, judged on validation; then its best candidate runs on three draws with
 three seeds and is judged once on the test subjects. Stop it at any time; started again it goes on.
 """
 
@@ -20,10 +20,11 @@ SEEDS = (1, 2, 3)
 
 
 def candidates(arm: str) -> dict[str, list[str]]:
-    """The settings an arm may choose from: the rate of the encoder, or of the U-Net."""
+    """The four settings an arm may choose from: the rate of the U-Net, or those of decoder and encoder."""
     if arm == "unet":
-        return {f"lr{rate}": [UNET, f"lr={rate}"] for rate in ("1e-3", "3e-3", "1e-2")}
-    return {f"encoder{share}": [f"encoder_lr={share}"] for share in ("0.1", "0.33", "1.0")}
+        return {f"lr{rate}": [UNET, f"lr={rate}"] for rate in ("1e-3", "3e-3", "1e-2", "3e-2")}
+    rates = [("3e-3", "0.1"), ("3e-3", "0.33"), ("1e-2", "0.03"), ("1e-2", "0.1")]
+    return {f"lr{rate}_encoder{share}": [f"lr={rate}", f"encoder_lr={share}"] for rate, share in rates}
 
 
 def train(script: str, recipe: str, words: list[str]) -> None:
@@ -45,11 +46,11 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    split = out / "split.json"
+    split = ROOT / "json_splits" / "hippocampus.json"  # where the recipes look
     if not split.exists():
         maker = ROOT / "json_splits" / "make_hippocampus.py"
         subprocess.run([sys.executable, str(maker), str(options.data), str(split)], check=True)
-    shared = [f"split={split}", f"data_root={options.data.resolve()}", f"store={out / 'store'}", "threads=1", "workers=0"]
+    shared = [f"data_root={options.data.resolve()}", f"store={out / 'store'}", "threads=1", "workers=0"]
     train("ssl_pretrain.py", "hippocampus_pretrain", [*shared, f"out={out / 'pretrain'}"])
     arms = {"pretrained": [f"encoder={out / 'pretrain'}"], "random": ["encoder=none"], "unet": ["encoder=none"]}
     searches = {(arm, name): out / "search" / arm / name for arm in arms for name in candidates(arm)}

@@ -31,32 +31,31 @@ def named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class Window(Table):
+class Limits(Table):
+    """Two ends that become 0 and 1."""
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        low, high = getattr(self, "low", 0.0), getattr(self, "high", 1.0)
+        if low >= high:
+            raise ValueError(f"low: found {low}, expected less than high {high}")
+        return self
+
+
+class Window(Limits):
     """Intensities low..high become 0..1, the same for every image; CT in Hounsfield units."""
 
     name: Literal["window"]
     low: float = Field(description="intensity that becomes 0")
     high: float = Field(description="intensity that becomes 1")
 
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low: found {self.low}, expected less than high {self.high}")
-        return self
 
-
-class Percentiles(Table):
+class Percentiles(Limits):
     """Two percentiles of each volume become 0 and 1; MR, whose intensities have no unit."""
 
     name: Literal["percentile"]
     low: Percentage = Field(0.5, description="percentile that becomes 0, a multiple of 0.5")
     high: Percentage = Field(99.5, description="percentile that becomes 1, a multiple of 0.5")
-
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low: found {self.low}, expected less than high {self.high}")
-        return self
 
 
 class ViTSettings(Table):
@@ -223,6 +222,7 @@ class Finetune(Shared):
     foreground_share: Share = Field(0.5, description="share of crops centred on a labelled voxel; the rest on background")
     augment: Augment = Field(Augment(), description="random changes of a crop")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.25, description="of sliding windows at validation and test")
+    allow_seen: bool = Field(False, description="judge also cases that the encoder was pre-trained on; the report says so")
     judge: Literal["test", "validation"] = Field("test", description="the part that is judged once, at the end")
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from medssl.engine import Progress, Training, parameter_groups, train
 from medssl.evaluate import Evaluation, evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import Crops, training_loader, whole_images
 from medssl.losses import at_least_float32
-from medssl.plan import build_encoder, differences, start_encoder
+from medssl.plan import build_encoder, differences, seen_before, start_encoder
 from medssl.problems import Gathering, InputError, Problem
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
@@ -41,9 +41,14 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
     with problems:
         _, store = load_data(settings, parts_of(settings), labels=True)
     problems.raise_any()
+    seen = seen_before(settings, [store.entries[case.id] for case in split.part(settings.judge)])
+    if seen and not settings.allow_seen:
+        raise InputError(seen)
     run = RunFolder.open(settings, "finetune", resume)
     run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
-    warnings = differences(settings, settings.encoder)
+    warnings = differences(settings)
+    if seen:
+        warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
     for line in [*([f"encoder {settings.encoder}: {loaded}"] if loaded else []), *warnings]:
         run.say(line)
     network.to(compute.device)

@@ -50,8 +50,10 @@ def ensure_store(
     """
     cases = [case for part in parts for case in split.part(part)]
     cases = [case for case in dict.fromkeys(cases) if not {str(file) for file in files_of(case, labels)} & set(skip)]
-    path = folder / f"{split.name}-{geometry.key}{'-labelled' if labels else ''}.h5"
-    kept = {entry.id for entry in still_true(path, cases, labels)}
+    classes = f"-{len(split.labels)}-classes" if labels else ""  # labels were checked against them
+    path = folder / f"{split.name}-{geometry.key}{classes}.h5"
+    everyone = [case for others in split.parts.values() for case in others]
+    kept = {entry.id for entry in still_true(path, everyone, labels)}  # also of parts that this run does not read
     fresh = [case for case in cases if case.id not in kept]
     problems: list[Problem] = []
     if fresh or not path.exists():
@@ -59,7 +61,7 @@ def ensure_store(
         check_room(path, fresh, geometry)
         problems = write_store(path, split, kept, fresh, geometry, labels, workers)
     store = Store.open(path)
-    hashes = {entry.id: entry.content for entry in store.entries.values()}
+    hashes = {case.id: store.entries[case.id].content for case in cases if case.id in store.entries}
     return store, problems + list(check_copies(split, hashes, parts).values())
 
 

@@ -93,7 +93,7 @@ def finish(
         best = checkpoint.load(run.path(checkpoint.BEST))
         method.load_state_dict(best["model"])
         step = best["step"]
-    save_encoder(run, method.autoencoder.encoder, plan_of(settings, split, step))
+    save_encoder(run, method.autoencoder.encoder, plan_of(settings, split, store, step))
     batch = next(iter(validation_loader(fixed_crops(settings, split, store, method))))
     save_views(run, compute, method, batch)
     run.write_json(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from networks.vit import ViT, resize_positions
@@ -53,11 +53,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     Containers (`state_dict`, `model`) and the `module.` prefix of data-parallel training are taken off.
     Raises TransferError naming what is wrong with the file.
     """
+    plan = read_plan(path)
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                plan = json.loads((file.metadata() or {}).get(PLAN, "null"))
-                return {name: file.get_tensor(name) for name in file.keys()}, plan  # noqa: SIM118 (it is no dict)
+            return load_file(path), plan
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise TransferError(f"found {first_line(error)}, expected readable weights") from error
@@ -70,6 +69,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         raise TransferError(f"found {type(content).__name__}, expected a mapping of names to tensors")
     tensors = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
     return tensors, None
+
+
+def read_plan(path: Path) -> dict[str, Any] | None:
+    """Read the plan of a file without its tensors; None where medssl did not write it. Raises TransferError."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            plan: dict[str, Any] | None = json.loads((file.metadata() or {}).get(PLAN, "null"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise TransferError(f"found {first_line(error)}, expected readable weights") from error
+    return plan if isinstance(plan, dict) else None
 
 
 def write_weights(path: Path, encoder: ViT, plan: Mapping[str, Any]) -> None:

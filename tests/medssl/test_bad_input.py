@@ -107,6 +107,28 @@ def test_all_problems_come_in_one_pass(
     assert not settings.out.exists()
 
 
+def test_an_encoder_that_has_seen_the_test_images(
+    broken: Path,
+    tmp_path: Path,
+    pretraining: Callable[..., Pretrain],
+    finetuning: Callable[..., Finetune],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pre-trained by another split, on a copy of a test image under another name."""
+    split = json.loads((broken / "split.json").read_text())
+    shutil.copyfile(broken / split["test"][0]["image"], broken / "copy.nii.gz")
+    other = {"pretraining": [{"image": "copy.nii.gz"}], "validation": [{"image": split["validation"][0]["image"]}]}
+    (broken / "other.json").write_text(json.dumps(other))
+    pretrain(pretraining(split=broken / "other.json", store=tmp_path / "store", steps=1))
+    settings = finetuning(encoder=str(tmp_path / "pretrain"), steps=1)
+    assert run("finetune", settings, [], tmp_path) == 2
+    (line,) = errors(capsys)
+    assert "found an image that the encoder was pre-trained on, expected one it never saw, or allow_seen=true" in line
+    assert not settings.out.exists()
+    assert run("finetune", settings, ["allow_seen=true"], tmp_path) == 0
+    assert "pre-trained on 1 of the cases that are judged" in (settings.out / "report.html").read_text()
+
+
 @pytest.mark.parametrize("encoder", ["nowhere.pt", "text.pt", "classifier.pt", "small.pt"])
 def test_an_encoder_that_does_not_fit(
     encoder: str, tmp_path: Path, finetuning: Callable[..., Finetune], capsys: pytest.CaptureFixture[str]
@@ -132,7 +154,9 @@ def test_an_image_smaller_than_the_crop(
     assert not settings.out.exists()
 
 
-def test_a_folder_that_is_taken(tmp_path: Path, pretraining: Callable[..., Pretrain], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_taken(
+    tmp_path: Path, pretraining: Callable[..., Pretrain], capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = pretraining(steps=2)
     settings.out.mkdir()
     (settings.out / "thesis.doc").write_text("mine")

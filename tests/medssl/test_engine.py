@@ -96,6 +96,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases(finetuning:
     assert not best.exists() or all(torch.isfinite(v).all() for v in checkpoint.load(best)["model"].values())
 
 
+def test_patience_stops_a_run_that_no_longer_improves(finetuning: Callable[..., Finetune]) -> None:
+    finetune(finetuning(lr=1e-12, steps=60, validate_every=1, patience=2, augment={"shift_prob": 0.0}))
+    summary = json.loads((finetuning().out / "summary.json").read_text())
+    assert summary["best_step"] + 2 == summary["steps"] < 60
+    assert "in 2 validations, stopping" in (finetuning().out / "log.txt").read_text()
+
+
 def test_the_baseline_trains_by_settings_alone(finetuning: Callable[..., Finetune]) -> None:
     finetune(finetuning(network={"name": "unet", "channels": [4, 8, 16]}))
     assert json.loads((finetuning().out / "summary.json").read_text())["network"] == "unet"

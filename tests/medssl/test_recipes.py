@@ -57,6 +57,7 @@ def test_a_name_replaces_the_whole_table(recipe: str) -> None:
         (["batch_size=3", "crops_per_case=2"], ["batch_size: found 3, expected a multiple of crops_per_case 2"]),
         (["batch_size=1"], ["batch_size: found 1, expected at least 2"]),
         (["intensity=window"], ["intensity.window.low: found nothing", "intensity.window.high: found nothing"]),
+        (["intensity.low=70", "intensity.high=30"], ["low: found 70.0, expected less than high 30.0"]),
         (["method.temperature=0"], ["method.temperature: found 0, expected greater than 0"]),
         (["steps"], ["steps: found no '=', expected key=value"]),
         (["lr=fast"], ['lr: found "fast"']),
