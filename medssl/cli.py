@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed while running, 2 wrong usage, settings or data, 130
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def run_list(options: argparse.Namespace) -> None:
     print("recipes:")
     for name in recipe_names():
         recipe = read_recipe(RECIPES / f"{name}.json")
-        print(f"  {name}: {recipe.get('follows', '')}")
+        print(f"  {name}: {textwrap.shorten(str(recipe.get('follows', '')), 100, placeholder=' ...')}")
 
 
 def settings_help(kind: str) -> str:

@@ -35,6 +35,8 @@ from transforms.augment import augment_segmentation
 def finetune(settings: Finetune, resume: bool = False) -> None:
     """Run a fine-tuning from its settings to its report; raises InputError before anything is written."""
     compute, problems = choose(settings), Gathering()
+    with problems:
+        RunFolder.check(settings, "finetune", resume)
     split = labelled_split(settings)
     with problems:
         network, loaded = build_segmenter(settings, split)

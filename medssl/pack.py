@@ -7,6 +7,7 @@ half-written or stale one.
 
 import json
 import shutil
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def check_room(path: Path, cases: Sequence[Case], geometry: Geometry) -> None:
     """Estimate the size from the headers and refuse, before anything is written, when the disk has not the room."""
     needed = sum(prepared_bytes(case, geometry) for case in cases) + (path.stat().st_size if path.exists() else 0)
     free = shutil.disk_usage(path.parent).free
-    tqdm.write(f"store: packing {len(cases)} cases, at most {needed / 1e6:.0f} MB, into {path}", file=None)
+    tqdm.write(f"store: packing {len(cases)} cases, at most {needed / 1e6:.0f} MB, into {path}", file=sys.stderr)
     if needed > free:
         raise InputError([Problem(str(path.parent), "free space", f"{free / 1e9:.1f} GB", f"{needed / 1e9:.1f} GB")])
 

@@ -28,6 +28,8 @@ PARTS = ("pretraining", "validation")  # of the split; no label is read
 def pretrain(settings: Pretrain, resume: bool = False) -> None:
     """Run a pre-training from its settings to its report; raises InputError before anything is written."""
     compute, problems = choose(settings), Gathering()
+    with problems:
+        RunFolder.check(settings, "pretrain", resume)
     channels = read_split(settings.split, settings.data_root).channels
     encoder = build_encoder(settings, channels)
     with problems:

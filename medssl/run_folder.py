@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from tqdm import tqdm
+
 from medssl.atomic import write_atomically
 from medssl.config import WITHOUT_EFFECT, Shared
 from medssl.problems import InputError, Problem
@@ -37,18 +39,27 @@ class RunFolder:
         self._lock = lock
         self._started = time.monotonic()
 
-    @classmethod
-    def open(cls, settings: Shared, kind: str, resume: bool) -> Self:
-        """Start a run, or go on with one; raises InputError when the folder holds anything else, Finished when done."""
-        folder, config = settings.out, json.loads(settings.model_dump_json()) | {"kind": kind}
+    @staticmethod
+    def check(settings: Shared, kind: str, resume: bool) -> None:
+        """Raise InputError when the folder holds anything but what is asked for, Finished when the run is complete.
+
+        Writes nothing, so that it can come before the data is read.
+        """
+        folder = settings.out
         refuse_strangers(folder)
-        if (folder / "config.json").exists() and not settings.overwrite:
+        if (folder / "config.json").exists() and (resume or not settings.overwrite):
             if not resume:
                 state = "a finished run" if finished(folder) else "a run that is not finished"
                 raise InputError([Problem(str(folder), "out", state, "a new folder, --resume, or overwrite=true")])
-            refuse_other_settings(folder, config)
+            refuse_other_settings(folder, config_of(settings, kind))
             if finished(folder):
                 raise Finished(f"{folder} is finished")
+
+    @classmethod
+    def open(cls, settings: Shared, kind: str, resume: bool) -> Self:
+        """Start a run, or go on with one; raises as `check` does, and InputError when another process has the folder."""
+        cls.check(settings, kind, resume)
+        folder = settings.out
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, lock_of(folder))
         if settings.overwrite and not resume:
@@ -56,7 +67,7 @@ class RunFolder:
         if not (folder / "config.json").exists():
             run.write_json("environment.json", environment())
             shutil.copyfile(settings.split, folder / "split.json")
-            run.write_json("config.json", config)
+            run.write_json("config.json", config_of(settings, kind))
         return run
 
     def path(self, name: str) -> Path:
@@ -69,7 +80,7 @@ class RunFolder:
 
     def say(self, text: str) -> None:
         """Tell the user, and the log, one line."""
-        print(text, file=sys.stderr, flush=True)
+        tqdm.write(text, file=sys.stderr)  # above a progress bar, if there is one
         with self.path("log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
@@ -91,6 +102,12 @@ class RunFolder:
     def close(self) -> None:
         """Give the folder free."""
         self._lock.close()
+
+
+def config_of(settings: Shared, kind: str) -> dict[str, Any]:
+    """What config.json holds: all settings, and which script they are for."""
+    config: dict[str, Any] = json.loads(settings.model_dump_json())
+    return config | {"kind": kind}
 
 
 def finished(folder: Path) -> bool:

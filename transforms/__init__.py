@@ -8,5 +8,6 @@ crop      volumes to crops: random crops around foreground, padding
 augment   random changes of a labelled crop for fine-tuning
 corrupt   in-painting, out-painting and pixel shuffling
 views     corrupted copies of a crop with draws of their own
+memory    memory of views that are gone, used again
 seeding   random states that cost microseconds to seed again
 """

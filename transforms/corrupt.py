@@ -8,7 +8,8 @@ arXiv:1707.07103.
 Each transform draws boxes and one seed; a plain function then applies them to a tensor on any device. Axes: c d h w.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,45 +27,61 @@ Limits = tuple[float, float]
 Size = int | Sequence[int]  # voxels, one number or one for each spatial axis
 
 
-def draw_boxes(
-    rng: np.random.RandomState,
-    shape: Sequence[int],
-    holes: int,
-    min_size: Size,
-    max_size: Size,
-    *,
-    growing: bool = False,
-) -> Boxes:
-    """Draw ``holes`` boxes inside a volume of ``shape`` (spatial axes only); they may overlap.
+@dataclass(frozen=True)
+class BoxLaw:
+    """How boxes are drawn: their number and the range of their sides.
 
-    A side is uniform over the integers ``min_size..max_size`` of its axis, then clipped to the volume's; the position
-    is uniform over those where the whole box lies inside. ``growing`` draws each side between that of the box before
-    and ``max_size``, as MONAI does: its loop overwrites the lower bound, so that six boxes of 5..32 are 27 wide on
-    average and not 18.5. Raises ValueError if a size fits neither one axis nor all.
+    A side is uniform over the integers ``min_size..max_size`` of its axis, then clipped to the crop's; the position is
+    uniform over those where the whole box lies inside. ``growing`` draws each side between that of the box before and
+    ``max_size``, as MONAI does: its loop overwrites the lower bound, so that six boxes of 5..32 are 27 wide on average
+    and not 18.5. Raises ValueError for an empty range.
     """
-    low, high = list(_per_axis(min_size, len(shape))), _per_axis(max_size, len(shape))
-    boxes = []
-    for draws in rng.random_sample((holes, len(shape), 2)).tolist():  # plain numbers: so few are slower in NumPy
-        start, stop = [], []
-        for axis, (for_side, for_start) in enumerate(draws):
-            side = low[axis] + int(for_side * (high[axis] - low[axis] + 1))
-            if growing:
-                low[axis] = side
-            side = min(side, shape[axis])
-            start.append(int(for_start * (shape[axis] - side + 1)))
-            stop.append(start[-1] + side)
-        boxes.append((start, stop))
-    return np.array(boxes, dtype=np.int64)
+
+    holes: int
+    min_size: Size
+    max_size: Size
+    growing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.holes < 1:
+            raise ValueError(f"holes: expected at least 1, found {self.holes}")
+        if np.less(self.min_size, 1).any() or np.less(self.max_size, self.min_size).any():
+            raise ValueError(f"sizes: expected 1 <= min_size <= max_size, found {self.min_size} and {self.max_size}")
+
+    def draw(self, rng: np.random.RandomState, shape: Sequence[int]) -> Boxes:
+        """Draw boxes, which may overlap, inside a crop of ``shape`` (spatial axes only).
+
+        Raises ValueError if the sizes are neither one number nor one for each axis.
+        """
+        low, high = list(_per_axis(self.min_size, len(shape))), _per_axis(self.max_size, len(shape))
+        boxes = []
+        for draws in rng.random_sample((self.holes, len(shape), 2)).tolist():  # plain numbers: so few are slow in NumPy
+            start, stop = [], []
+            for axis, (for_side, for_start) in enumerate(draws):
+                side = low[axis] + int(for_side * (high[axis] - low[axis] + 1))
+                if self.growing:
+                    low[axis] = side
+                side = min(side, shape[axis])
+                start.append(int(for_start * (shape[axis] - side + 1)))
+                stop.append(start[-1] + side)
+            boxes.append((start, stop))
+        return np.array(boxes, dtype=np.int64)
 
 
-def in_paint(x: Tensor, boxes: Boxes, seed: int, limits: Limits | None = None) -> Tensor:
+def draw_seed(rng: np.random.RandomState) -> int:
+    """A seed of 53 bits."""
+    return int(rng.random_sample() * 2**53)
+
+
+def in_paint(x: Tensor, boxes: Boxes, seed: int, *, limits: Limits | None = None, out: Tensor | None = None) -> Tensor:
     """A copy of ``x`` (c, *spatial) with noise inside ``boxes``, drawn for each voxel and channel on its own.
 
-    The noise is uniform between ``limits``, by default the minimum and maximum of ``x``.
+    The noise is uniform between ``limits``, by default the minimum and maximum of ``x``. ``out`` takes the copy.
     """
-    out = x.clone()
+    out = x.clone() if out is None else out.copy_(x)
     sizes = len(x) * (boxes[:, 1] - boxes[:, 0]).prod(axis=1)
-    noise, voxels, start = _sliced(uniform_noise(int(sizes.sum()), x, seed, limits)), _sliced(out), 0
+    noise = _sliced(uniform_noise(x.new_empty(int(sizes.sum())), limits or limits_of(x), seed))
+    voxels, start = _sliced(out), 0
     for region, size in zip(_regions(boxes), sizes.tolist(), strict=True):
         hole = voxels[region]
         hole[...] = noise[start : start + size].reshape(hole.shape)
@@ -72,16 +89,16 @@ def in_paint(x: Tensor, boxes: Boxes, seed: int, limits: Limits | None = None) -
     return out
 
 
-def out_paint(x: Tensor, boxes: Boxes, seed: int, limits: Limits | None = None) -> Tensor:
-    """A copy of ``x`` (c, *spatial) that keeps what is inside ``boxes`` and has such noise everywhere else."""
-    out = uniform_noise(x.numel(), x, seed, limits).view(x.shape)
+def out_paint(x: Tensor, boxes: Boxes, seed: int, *, limits: Limits | None = None, out: Tensor | None = None) -> Tensor:
+    """A copy of ``x`` (c, *spatial) that keeps what is inside ``boxes`` and has noise, as above, everywhere else."""
+    out = uniform_noise(torch.empty_like(x) if out is None else out, limits or limits_of(x), seed)
     voxels, kept = _sliced(out), _sliced(x)
     for region in _regions(boxes):
         voxels[region] = kept[region]
     return out
 
 
-def shuffle_boxes(x: Tensor, boxes: Boxes, seed: int, out: Tensor | None = None) -> Tensor:
+def shuffle_boxes(x: Tensor, boxes: Boxes, seed: int, *, out: Tensor | None = None) -> Tensor:
     """A copy of ``x`` (c, *spatial) with the voxels inside each box permuted, or, with ``out=x``, ``x`` itself so.
 
     Every channel has its own permutation; where boxes overlap, a later one permutes what the earlier ones left.
@@ -102,26 +119,26 @@ def limits_of(x: Tensor) -> Limits:
     return float(low), float(high)
 
 
-def uniform_noise(n: int, x: Tensor, seed: int, limits: Limits | None = None) -> Tensor:
-    """``n`` values uniform between ``limits`` (by default those of ``x``), of the type of ``x`` and on its device.
+def uniform_noise(out: Tensor, limits: Limits, seed: int) -> Tensor:
+    """Fill ``out``, of any type and on any device, with noise uniform between ``limits``.
 
-    On the CPU they take 65536 levels: four from each 64-bit word of SFC64 (its raw stream, the same in every NumPy).
+    On the CPU it takes 65536 levels: four from each 64-bit word of SFC64 (its raw stream, the same in every NumPy).
     That takes a quarter of the time of ``torch.rand``, and out-painting is mostly noise.
     """
-    low, high = limits_of(x) if limits is None else limits
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if x.device.type == "cpu":
+    low, high = limits
+    floating = out.dtype in (torch.float32, torch.float64) and out.is_contiguous()
+    noise = out.view(-1) if floating else torch.empty(out.numel(), device=out.device)
+    if out.device.type == "cpu":
         step = (high - low) / 2**16
-        centre = torch.tensor((low + high + step) / 2, dtype=dtype)  # levels are -2^15..2^15 - 1, so half a step more
-        words = np.random.SFC64(seed).random_raw(-(-n // 4))
-        noise = torch.from_numpy(words.view(np.int16))[:n].to(dtype)
+        centre = torch.tensor((low + high + step) / 2, dtype=noise.dtype)  # levels are -2^15..2^15 - 1: half a step more
+        words = np.random.SFC64(seed).random_raw(-(-len(noise) // 4))
+        noise.copy_(torch.from_numpy(words.view(np.int16))[: len(noise)])
         torch.add(centre, noise, alpha=step, out=noise)
     else:
-        generator = torch.Generator(x.device).manual_seed(seed)
-        noise = torch.rand(n, generator=generator, device=x.device, dtype=dtype).mul_(high - low).add_(low)
+        noise.uniform_(generator=torch.Generator(out.device).manual_seed(seed)).mul_(high - low).add_(low)
     if high - low < max(abs(low), abs(high)) / 16:  # only then can rounding leave the range
         noise.clamp_(low, high)
-    return noise.to(x.dtype)
+    return out if floating else out.copy_(noise.view(out.shape))
 
 
 class _RandBoxes(Seeded, RandomizableTransform, MapTransform):  # type: ignore[misc]
@@ -132,24 +149,12 @@ class _RandBoxes(Seeded, RandomizableTransform, MapTransform):  # type: ignore[m
     is written into an input; with probability ``1 - prob`` it is passed on as it is.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        prob: float,
-        holes: int,
-        min_size: Size,
-        max_size: Size,
-        *,
-        growing: bool = False,
-        allow_missing_keys: bool = False,
-    ) -> None:
+    corrupt: Callable[[Tensor, Boxes, int], Tensor]
+
+    def __init__(self, keys: KeysCollection, prob: float, law: BoxLaw, allow_missing_keys: bool) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
-        if holes < 1:
-            raise ValueError(f"holes: expected at least 1, found {holes}")
-        if np.less(min_size, 1).any() or np.less(max_size, min_size).any():
-            raise ValueError(f"sizes: expected 1 <= min_size <= max_size, found {min_size} and {max_size}")
-        self.holes, self.min_size, self.max_size, self.growing = holes, min_size, max_size, growing
+        self.law = law
         self.boxes: Boxes = np.zeros((0, 2, 0), np.int64)
         self.seed = 0
 
@@ -157,12 +162,7 @@ class _RandBoxes(Seeded, RandomizableTransform, MapTransform):  # type: ignore[m
         """Draw whether to corrupt, the boxes for a crop of ``shape`` (spatial axes) and the seed of the noise."""
         super().randomize(None)
         if self._do_transform:
-            self.boxes = draw_boxes(self.R, shape, self.holes, self.min_size, self.max_size, growing=self.growing)
-            self.seed = int(self.R.random_sample() * 2**53)
-
-    def corrupt(self, x: Tensor, seed: int) -> Tensor:
-        """Apply the plain function of this transform to what was drawn."""
-        raise NotImplementedError
+            self.boxes, self.seed = self.law.draw(self.R, shape), draw_seed(self.R)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
@@ -173,21 +173,28 @@ class _RandBoxes(Seeded, RandomizableTransform, MapTransform):  # type: ignore[m
         for shape in shapes:
             self.randomize(shape)
         for number, (key, crop) in enumerate(crops.items()):
-            out[key] = self._corrupted(crop, self.seed + number) if self._do_transform else crop
+            corrupted = self.corrupt(plain(crop), self.boxes, self.seed + number) if self._do_transform else crop
+            out[key] = with_metadata(corrupted, crop)
         return out
 
-    def _corrupted(self, crop: Tensor, seed: int) -> Tensor:
-        if not isinstance(crop, MetaTensor):
-            return self.corrupt(crop, seed)
-        # a MetaTensor checks its metadata in every operation, some 50 of them here
-        corrupted: Tensor = MetaTensor(self.corrupt(crop.as_tensor(), seed)).copy_meta_from(crop)
-        return corrupted
+
+def plain(x: Tensor) -> Tensor:
+    """``x`` without metadata: a ``MetaTensor`` checks its own in every operation, and there are dozens of them here."""
+    return x.as_tensor() if isinstance(x, MetaTensor) else x
+
+
+def with_metadata(x: Tensor, source: Tensor) -> Tensor:
+    """``x`` with the metadata of ``source``, if that has any."""
+    if not isinstance(source, MetaTensor) or x is source:
+        return x
+    tracked: Tensor = MetaTensor(x).copy_meta_from(source)
+    return tracked
 
 
 class RandInPaintd(_RandBoxes):
     """Replace boxes of the crop by noise, uniform between its minimum and maximum."""
 
-    limits: Limits | None = None  # of the noise, for one who knows them already
+    corrupt = staticmethod(in_paint)
 
     def __init__(
         self,
@@ -200,16 +207,13 @@ class RandInPaintd(_RandBoxes):
         growing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, prob, holes, min_size, max_size, growing=growing, allow_missing_keys=allow_missing_keys)
-
-    def corrupt(self, x: Tensor, seed: int) -> Tensor:
-        return in_paint(x, self.boxes, seed, self.limits)
+        super().__init__(keys, prob, BoxLaw(holes, min_size, max_size, growing), allow_missing_keys)
 
 
 class RandOutPaintd(_RandBoxes):
     """Keep boxes of the crop and replace the rest by noise, uniform between its minimum and maximum."""
 
-    limits: Limits | None = None  # of the noise, for one who knows them already
+    corrupt = staticmethod(out_paint)
 
     def __init__(
         self,
@@ -222,14 +226,13 @@ class RandOutPaintd(_RandBoxes):
         growing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, prob, holes, min_size, max_size, growing=growing, allow_missing_keys=allow_missing_keys)
-
-    def corrupt(self, x: Tensor, seed: int) -> Tensor:
-        return out_paint(x, self.boxes, seed, self.limits)
+        super().__init__(keys, prob, BoxLaw(holes, min_size, max_size, growing), allow_missing_keys)
 
 
 class RandPixelShuffled(_RandBoxes):
     """Shuffle the voxels inside boxes of the crop, each channel on its own."""
+
+    corrupt = staticmethod(shuffle_boxes)
 
     def __init__(
         self,
@@ -242,10 +245,7 @@ class RandPixelShuffled(_RandBoxes):
         growing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, prob, holes, min_size, max_size, growing=growing, allow_missing_keys=allow_missing_keys)
-
-    def corrupt(self, x: Tensor, seed: int) -> Tensor:
-        return shuffle_boxes(x, self.boxes, seed)
+        super().__init__(keys, prob, BoxLaw(holes, min_size, max_size, growing), allow_missing_keys)
 
 
 def _per_axis(size: Size, axes: int) -> Sequence[int]:

@@ -5,7 +5,6 @@ MONAI's ``set_random_state(seed)`` builds a Mersenne twister each time, about 90
 composition; SFC64 behind the same ``numpy.random.RandomState`` takes a tenth, and a composition here seeds only once.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -48,36 +47,6 @@ class Chain(Seeded, Transform):  # type: ignore[misc]
         for transform in self.transforms:
             data = transform(data)
         return data
-
-
-class Choice(Seeded, Transform):  # type: ignore[misc]
-    """Apply one of ``transforms``, drawn with ``weights`` (relative probabilities) from the random state they share.
-
-    Why not MONAI's ``OneOf``: it notes its choice in the metadata of every ``MetaTensor`` in the dictionary, so it
-    writes into items that no transform was asked to touch, and it seeds each of its transforms the slow way.
-    """
-
-    def __init__(self, transforms: Sequence[Callable[[Any], Any]], weights: Sequence[float]) -> None:
-        if len(transforms) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(f"weights: expected one of at least 0 for each of {len(transforms)} transforms: {weights}")
-        self.transforms = tuple(transforms)
-        self.edges = (np.cumsum(weights) / np.sum(weights)).tolist()[:-1]
-        self.chosen = 0
-        self.set_random_state(get_seed())
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
-        super().set_random_state(seed, state)
-        _share(self.R, self.transforms)
-        return self
-
-    def randomize(self, data: Any = None) -> None:
-        """Draw which transform is applied."""
-        # from the right: a transform of weight 0 has an empty interval and is never drawn
-        self.chosen = bisect_right(self.edges, self.R.random_sample())
-
-    def __call__(self, data: Mapping[Any, Any]) -> Any:
-        self.randomize()
-        return self.transforms[self.chosen](data)
 
 
 def _share(state: np.random.RandomState, transforms: Sequence[Any]) -> None:

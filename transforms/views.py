@@ -6,69 +6,121 @@ boxes are shuffled.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.transforms import Randomizable, Transform
 from monai.utils import get_seed
+from torch import Tensor
 
-from transforms.corrupt import RandInPaintd, RandOutPaintd, RandPixelShuffled, Size, limits_of, shuffle_boxes
-from transforms.seeding import Chain, Choice, Seeded, random_state
+from transforms.corrupt import (
+    Boxes,
+    BoxLaw,
+    Limits,
+    Size,
+    draw_seed,
+    in_paint,
+    limits_of,
+    out_paint,
+    plain,
+    shuffle_boxes,
+    with_metadata,
+)
+from transforms.memory import Recycled
+from transforms.seeding import Seeded, random_state
 
 
-class Viewsd(Seeded, Transform):  # type: ignore[misc]
-    """Add ``view_0``, ``view_1``, ... to the dictionary: copies of ``key``, each corrupted by its own draws.
+class _Views(Seeded, Transform):  # type: ignore[misc]
+    """Adds ``view_0``, ``view_1``, ... to the dictionary: copies of ``key``, each corrupted by its own draws.
 
-    ``corrupt`` is a dictionary transform, or composition, that acts on ``key``. It sees only that item and is seeded
-    anew for each view, so that view k depends on the seed and k alone, not on the number of views or what earlier
-    ones drew. ``key`` itself stays as it is (an array becomes a tensor) and shares no memory with a view;
-    ``copy=False`` saves the copy before each view, for a ``corrupt`` that never writes into its input.
+    View k depends on the seed and k alone, not on the number of views or what earlier ones drew. ``key`` itself stays as
+    it is; an array becomes a tensor. No view shares memory with it.
     """
 
-    def __init__(self, corrupt: Callable[[Any], Any], key: Hashable = "image", views: int = 2, copy: bool = True) -> None:
+    def __init__(self, key: Hashable, views: int) -> None:
         if views < 1:
             raise ValueError(f"views: expected at least 1, found {views}")
-        self.corrupt, self.key, self.views, self.copy = corrupt, key, views, copy
+        self.key, self.views = key, views
         self.seeds = [0] * views
         self.set_random_state(get_seed())
 
     def randomize(self, data: Any = None) -> None:
         """Draw one seed for each view."""
-        self.seeds = [int(seed) for seed in self.R.randint(2**62, size=self.views, dtype=np.int64)]
+        self.seeds = [draw_seed(self.R) for _ in range(self.views)]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         self.randomize()
         crop = torch.as_tensor(data[self.key])
-        views = {f"view_{number}": self._view(crop, seed) for number, seed in enumerate(self.seeds)}
-        return dict(data) | {self.key: crop} | views
+        return dict(data) | {self.key: crop} | {f"view_{k}": view for k, view in enumerate(self.corrupted(crop))}
 
-    def _view(self, crop: torch.Tensor, seed: int) -> Any:
+    def corrupted(self, crop: Tensor) -> list[Tensor]:
+        """Make the views from the seeds drawn."""
+        raise NotImplementedError
+
+
+class Viewsd(_Views):
+    """Add ``view_0``, ``view_1``, ...: copies of ``key``, each corrupted by its own draws; ``key`` stays as it is.
+
+    ``corrupt`` is any dictionary transform, or composition, that acts on ``key``. It is given a copy of that item alone,
+    so it may write into its input, and is seeded anew for each view.
+    """
+
+    def __init__(self, corrupt: Callable[[Any], Any], key: Hashable = "image", views: int = 2) -> None:
+        self.corrupt = corrupt
+        super().__init__(key, views)
+
+    def corrupted(self, crop: Tensor) -> list[Tensor]:
+        return [self.view(crop, seed) for seed in self.seeds]
+
+    def view(self, crop: Tensor, seed: int) -> Tensor:
+        """Make the view of one seed."""
         if isinstance(self.corrupt, Randomizable):
             self.corrupt.set_random_state(state=random_state(seed))
-        view = self.corrupt({self.key: crop.clone() if self.copy else crop})[self.key]
-        return view.clone() if view is crop else view
+        view: Tensor = self.corrupt({self.key: crop.clone()})[self.key]
+        return view
 
 
-class _ShuffleInPlaced(RandPixelShuffled):
-    """Shuffles without a copy, behind a transform that has just made one: a third of a view's time."""
+class Corruption(NamedTuple):
+    """All that was drawn for one view: which painting in which boxes, and the boxes to shuffle afterwards, if any."""
 
-    def corrupt(self, x: torch.Tensor, seed: int) -> torch.Tensor:
-        return shuffle_boxes(x, self.boxes, seed, out=x)
+    paint: Callable[..., Tensor]
+    boxes: Boxes
+    shuffled: Boxes | None
+    seed: int
+
+    def __call__(self, x: Tensor, limits: Limits | None = None, out: Tensor | None = None) -> Tensor:
+        """A corrupted copy of ``x`` (c, *spatial), in ``out`` if given."""
+        view = self.paint(x, self.boxes, self.seed, limits=limits, out=out)
+        return view if self.shuffled is None else shuffle_boxes(view, self.shuffled, self.seed + 1, out=view)
 
 
-class _ReconContrastViewsd(Viewsd):
-    """Looks for the limits of the noise once for all views."""
+class ReconContrastViewsd(_Views):
+    """The views of reconstruction with contrast; made by ``recon_contrast_views``.
 
-    def __init__(self, paints: Sequence[RandInPaintd | RandOutPaintd], *args: Any, **kwargs: Any) -> None:
-        self.paints = paints
-        super().__init__(*args, **kwargs)
+    A choice between ``in_paint`` and ``out_paint``, then ``shuffle_boxes``, in one piece: the range of the noise is looked
+    for once for all views, nothing is copied in between, and the memory of views that are gone is used again.
+    """
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        limits = limits_of(torch.as_tensor(data[self.key]))
-        for paint in self.paints:
-            paint.limits = limits
-        return super().__call__(data)
+    def __init__(
+        self, key: Hashable, views: int, outpaint: tuple[float, BoxLaw], inpaint: BoxLaw, shuffle: tuple[float, BoxLaw]
+    ) -> None:
+        super().__init__(key, views)
+        self.outpaint, self.inpaint, self.shuffle = outpaint, inpaint, shuffle
+        self.memory = Recycled()
+
+    def draw(self, rng: np.random.RandomState, shape: Sequence[int]) -> Corruption:
+        """Draw what happens to one view of a crop of ``shape`` (spatial axes)."""
+        outside, shuffles = rng.random_sample(2) < (self.outpaint[0], self.shuffle[0])
+        paint, law = (out_paint, self.outpaint[1]) if outside else (in_paint, self.inpaint)
+        boxes = law.draw(rng, shape)
+        return Corruption(paint, boxes, self.shuffle[1].draw(rng, shape) if shuffles else None, draw_seed(rng))
+
+    def corrupted(self, crop: Tensor) -> list[Tensor]:
+        x = plain(crop)
+        limits = limits_of(x)
+        corruptions = [self.draw(random_state(seed), x.shape[1:]) for seed in self.seeds]
+        return [with_metadata(corrupt(x, limits, self.memory.empty_like(x)), crop) for corrupt in corruptions]
 
 
 def recon_contrast_views(
@@ -86,19 +138,21 @@ def recon_contrast_views(
     shuffle_holes: int = 10,
     shuffle_size: Size = 8,
     growing: bool = True,
-) -> Viewsd:
+) -> ReconContrastViewsd:
     """The views of reconstruction with contrast; the defaults are the tutorial's for 96^3 crops.
 
-    Each view is out-painted with probability ``outpaint_share``, else in-painted; then shuffled with
-    ``shuffle_prob``. Sizes are in voxels, one number or one for each axis. ``growing`` draws them as MONAI does, and
-    so as they were for the tutorial's numbers: each painted box at least as large as the one before (see
-    ``draw_boxes``); without it in-painting corrupts a third as much. Raises ValueError for a share or size out of
-    range.
+    Each view is out-painted with probability ``outpaint_share``, else in-painted; then shuffled with ``shuffle_prob``.
+    Sizes are in voxels, one number or one for each axis. ``growing`` draws them as MONAI does, and so as they were for
+    the tutorial's numbers: each painted box at least as large as the one before (see ``BoxLaw``); without it in-painting
+    corrupts a third as much. Raises ValueError for a share or size out of range.
     """
-    paints = (
-        RandInPaintd(key, 1.0, inpaint_holes, inpaint_min_size, inpaint_max_size, growing=growing),
-        RandOutPaintd(key, 1.0, outpaint_holes, outpaint_min_size, outpaint_max_size, growing=growing),
+    for name, share in (("outpaint_share", outpaint_share), ("shuffle_prob", shuffle_prob)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}: expected 0..1, found {share}")
+    return ReconContrastViewsd(
+        key,
+        views,
+        outpaint=(outpaint_share, BoxLaw(outpaint_holes, outpaint_min_size, outpaint_max_size, growing)),
+        inpaint=BoxLaw(inpaint_holes, inpaint_min_size, inpaint_max_size, growing),
+        shuffle=(shuffle_prob, BoxLaw(shuffle_holes, shuffle_size, shuffle_size)),
     )
-    shuffle = _ShuffleInPlaced(key, shuffle_prob, shuffle_holes, shuffle_size, shuffle_size)
-    corrupt = Chain([Choice(paints, weights=[1 - outpaint_share, outpaint_share]), shuffle])
-    return _ReconContrastViewsd(paints, corrupt, key, views, copy=False)

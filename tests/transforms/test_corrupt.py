@@ -12,11 +12,12 @@ from monai.transforms import Compose, RandCoarseDropoutd
 from torch import Tensor
 
 from transforms.corrupt import (
+    BoxLaw,
     RandInPaintd,
     RandOutPaintd,
     RandPixelShuffled,
-    draw_boxes,
     in_paint,
+    limits_of,
     out_paint,
     shuffle_boxes,
     uniform_noise,
@@ -46,7 +47,7 @@ def inside(shape: tuple[int, ...], boxes: np.ndarray) -> Tensor:
 @pytest.mark.parametrize("growing", [False, True])
 def test_boxes_lie_inside_and_reach_every_size_and_border(growing: bool) -> None:
     shape, low, high = (20, 9, 40), (3, 5, 2), (6, 12, 4)  # the second axis is shorter than the largest box
-    boxes = np.concatenate([draw_boxes(random_state(k), shape, 4, low, high, growing=growing) for k in range(400)])
+    boxes = np.concatenate([BoxLaw(4, low, high, growing).draw(random_state(k), shape) for k in range(400)])
     sides = boxes[:, 1] - boxes[:, 0]
     for axis in range(3):
         assert set(sides[:, axis]) == set(range(low[axis], min(high[axis], shape[axis]) + 1))
@@ -60,7 +61,7 @@ def test_boxes_lie_inside_and_reach_every_size_and_border(growing: bool) -> None
 @pytest.mark.parametrize("shape", SHAPES)
 def test_painting_changes_the_voxels_of_the_boxes_or_all_others(shape: tuple[int, ...], device: str) -> None:
     x = crop(shape).to(device)
-    boxes = draw_boxes(random_state(1), shape[1:], 3, 4, 14)
+    boxes = BoxLaw(3, 4, 14).draw(random_state(1), shape[1:])
     mask = inside(shape, boxes).to(device)
     assert torch.equal(in_paint(x, boxes, 5) != x, mask)
     assert torch.equal(out_paint(x, boxes, 5) == x, mask)
@@ -95,7 +96,7 @@ def test_overlapping_boxes_are_shuffled_one_after_the_other() -> None:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_type_stays_and_keeps_to_the_range(function: Callable[..., Tensor], dtype: torch.dtype, device: str) -> None:
     x = (crop((1, 20, 20, 20)) * 20 + 100).to(dtype).to(device)
-    y = function(x, draw_boxes(random_state(2), x.shape[1:], 4, 5, 12), 3)
+    y = function(x, BoxLaw(4, 5, 12).draw(random_state(2), x.shape[1:]), 3)
     assert y.dtype == dtype
     assert y.device == x.device
     assert y.min() >= x.min()
@@ -104,7 +105,7 @@ def test_every_type_stays_and_keeps_to_the_range(function: Callable[..., Tensor]
 
 def test_noise_is_uniform_over_the_range_of_the_crop() -> None:
     x = crop((1, 8, 8))
-    noise = uniform_noise(200_001, x, 7).double()
+    noise = uniform_noise(torch.empty(200_001), limits_of(x), 7).double()
     share = (noise.sort().values - x.min()) / (x.max() - x.min())
     even = torch.linspace(0, 1, len(share), dtype=torch.float64)
     assert (share - even).abs().max() < 1.95 / len(share) ** 0.5  # Kolmogorov-Smirnov, p = 0.001
@@ -114,9 +115,9 @@ def test_noise_is_uniform_over_the_range_of_the_crop() -> None:
 
 def test_noise_stays_inside_a_range_that_rounding_could_leave() -> None:
     x = torch.tensor([[1000.0, 1000.0003]])
-    noise = uniform_noise(50_000, x, 1)
+    noise = uniform_noise(torch.empty(50_000), limits_of(x), 1)
     assert x.min() <= noise.min() <= noise.max() <= x.max()
-    assert torch.equal(uniform_noise(9, torch.full((1, 4), 7.0), 1), torch.full((9,), 7.0))
+    assert torch.equal(uniform_noise(torch.empty(9), (7.0, 7.0), 1), torch.full((9,), 7.0))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
