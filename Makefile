@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench hippocampus clean
 
 install: $(INSTALLED)
 
@@ -34,6 +34,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/views.py
+
+# The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
+hippocampus: $(INSTALLED)
+	$(BIN)/python benchmarks/hippocampus.py $(DATA)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -5,6 +5,7 @@ that was killed goes on as if nothing had happened.
 """
 
 import json
+import logging
 import math
 import signal
 import time
@@ -64,6 +65,7 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
     if progress.step >= settings.steps or progress.stop:
         return progress
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
+    trainer.logger.setLevel(logging.CRITICAL)  # the command line says once why a run ended
     add_clock(trainer)
     bar = ProgressBar(desc=settings.out.name, disable=None, bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining}")
     bar.attach(trainer, output_transform=shown)

@@ -78,7 +78,7 @@ def answer(run: Run) -> str:
     if s.get("dice") is None:
         return "No case has a score: there is no result."
     low, high = s.get("dice_interval") or (None, None)
-    interval = f" (95% interval {low:.3f} to {high:.3f} over test patients)" if low is not None else ""
+    interval = f" (95% interval {low:.3f} to {high:.3f} over patients)" if low is not None else ""
     far = f", mean HD95 {s['hd95']:.2f} mm" if s.get("hd95") is not None else ""
     return (
         f"Mean Dice {s['dice']:.3f}{interval}{far}, n = {s.get('n')}. "
