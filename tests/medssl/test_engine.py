@@ -19,6 +19,7 @@ from medssl.engine import parameter_groups, rate_at
 from medssl.finetune import finetune
 from medssl.pretrain import pretrain
 from medssl.problems import InputError, RunError
+from medssl.run_folder import RunFolder
 from medssl.stopping import Finished
 from medssl.synth import make_dataset
 from networks.transfer import read_weights
@@ -94,6 +95,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases(finetuning:
         finetune(finetuning(lr=1e30, steps=50, precision="float32"))
     best = finetuning().out / "checkpoint_latest.pt"
     assert not best.exists() or all(torch.isfinite(v).all() for v in checkpoint.load(best)["model"].values())
+
+
+def test_a_folder_in_use_is_refused_and_free_when_its_owner_is_gone(pretraining: Callable[..., Pretrain]) -> None:
+    owner = RunFolder.open(pretraining(), "pretrain", resume=False)
+    with pytest.raises(InputError, match=f"found a run in use by process {os.getpid()}, expected a folder that is free"):
+        RunFolder.open(pretraining(), "pretrain", resume=True)
+    owner.close()
+    RunFolder.open(pretraining(), "pretrain", resume=True).close()
 
 
 def test_patience_stops_a_run_that_no_longer_improves(finetuning: Callable[..., Finetune]) -> None:
