@@ -36,7 +36,10 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(pretraining: Callable[..., Pretrain], tmp_path: Path) -> None:
     """Stopped by SIGTERM in the middle, resumed with another number of workers: same lines, same weights, bit for bit."""
-    straight, broken = pretraining(steps=14, out=tmp_path / "straight"), pretraining(steps=14, out=tmp_path / "broken")
+    straight, broken = (
+        pretraining(steps=40, validate_every=20, out=tmp_path / "straight"),
+        pretraining(steps=40, validate_every=20, out=tmp_path / "broken"),
+    )
     pretrain(straight)
     recipe = tmp_path / "broken.json"
     recipe.write_text(broken.model_dump_json())
