@@ -62,7 +62,7 @@ class ViT(MonaiViT):  # type: ignore[misc]
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encode images (b, c, *image_size) into normalised tokens (b, n, e) and the hidden tokens of every block.
 
-        Attention is fused on a GPU only: on a CPU forward and backward took 1.5 to 1.8 times those of the plain one. (There is no
+        Attention is fused on a GPU only: on a CPU it took 1.5 to 1.8 times as long, forward and backward. (There is no
         dropout, so that MONAI's dropout of fused attention in eval mode has nothing to drop.)
         """
         for block in self.blocks:
