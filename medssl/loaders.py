@@ -7,7 +7,6 @@ after a resume in the middle of an epoch and on any number of ranks. Axis letter
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -151,9 +150,3 @@ def content_hash(item: Item) -> str:
 def untracked(value: Any) -> Any:
     """Take MONAI's metadata off a tensor: batches of plain tensors are smaller and faster."""
     return value.as_tensor() if hasattr(value, "as_tensor") else value
-
-
-def endless(loader: "DataLoader[Item]") -> Iterator[Item]:
-    """Repeat a loader for ever."""
-    for _ in repeat(None):
-        yield from loader

@@ -37,7 +37,6 @@ class RunFolder:
     def __init__(self, folder: Path, lock: TextIO) -> None:
         self.folder = folder
         self._lock = lock
-        self._started = time.monotonic()
 
     @staticmethod
     def check(settings: Shared, kind: str, resume: bool) -> None:

@@ -1,4 +1,4 @@
-"""Crops of a volume that is read in parts: where to start, what to read, how to pad.
+"""Crops of a volume that is read in parts: where to start and how to pad.
 
 For a pipeline of dictionaries MONAI's ``RandCropByPosNegLabeld`` does the same; these serve a loader that reads only
 the crop from disk. Volumes are (c, *spatial), sizes and starts have one number for each spatial axis. n foreground
@@ -40,17 +40,6 @@ def foreground_start(
     room = np.maximum(np.subtract(shape, size), 0)
     start: Start = np.clip(centre - np.floor_divide(size, 2), 0, room)
     return start
-
-
-def crop_at(x: Tensor, start: Sequence[int] | Start, size: Sequence[int]) -> Tensor:
-    """The part of ``x`` (c, *spatial) that a crop of ``size`` from ``start`` covers, as a view of its memory.
-
-    It is smaller than ``size`` where the volume ends; ``pad_to`` fills that. Raises ValueError for a start outside.
-    """
-    shape = x.shape[1:]
-    if not all(0 <= first < length for first, length in zip(start, shape, strict=True)):
-        raise ValueError(f"start: expected inside a volume of {tuple(shape)}, found {tuple(map(int, start))}")
-    return x[(slice(None), *(slice(int(first), int(first) + n) for first, n in zip(start, size, strict=True)))]
 
 
 def pad_to(x: Tensor, size: Sequence[int], value: float = 0.0) -> Tensor:
