@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from medssl.cli import guarded
+from medssl.divide import divide_by_patient
 from medssl.problems import InputError, Problem
-from medssl.splits import divide_by_patient, write_split
+from medssl.splits import write_split
 
 NAME = re.compile(r"hippocampus_(\d+)\.nii\.gz")
 ALL, VALIDATION, TEST = 260, 20, 40

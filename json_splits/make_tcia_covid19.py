@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from medssl.cli import guarded
+from medssl.divide import divide_by_patient
 from medssl.problems import InputError, Problem
-from medssl.splits import divide_by_patient, stem, write_split
+from medssl.splits import stem, write_split
 
 NAME = re.compile(r"volume-covid19-A-(\d+)(_day\d+)?\.nii(\.gz)?")
 ALL, VALIDATION = 771, 171

@@ -18,7 +18,8 @@ from medssl.splits import PARTS, Case, Split
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading waits for the disk or runs in zlib, both without Python's lock
 
-Headers = Mapping[Path, Header | ReadError]
+Role = tuple[Path, bool]  # a file, and whether it is read as a label: one .mat file can be both image and label
+Headers = Mapping[Role, Header | ReadError]
 
 
 def check_split(
@@ -124,13 +125,14 @@ def _unique(split: Split, parts: Collection[str], image_parts: Collection[str]) 
     return list(cases.values())
 
 
-def _files(case: Case, labelled: bool) -> tuple[Path, ...]:
-    return (*case.image, case.label) if labelled and isinstance(case.label, Path) else case.image
+def _files(case: Case, labelled: bool) -> tuple[Role, ...]:
+    images = tuple((path, False) for path in case.image)
+    return (*images, (case.label, True)) if labelled and isinstance(case.label, Path) else images
 
 
-def _header(path: Path) -> Header | ReadError:
+def _header(role: Role) -> Header | ReadError:
     try:
-        return read_header(path)
+        return read_header(role[0], label=role[1])
     except ReadError as error:
         return error
 
@@ -138,37 +140,43 @@ def _header(path: Path) -> Header | ReadError:
 def _usual_dims(headers: Headers, cases: Sequence[tuple[Case, bool]]) -> int:
     counts: dict[int, int] = {}
     for case, _ in cases:
-        header = headers[case.image[0]]
+        header = headers[case.image[0], False]
         if isinstance(header, Header):
             counts[len(header.shape)] = counts.get(len(header.shape), 0) + 1
     return max(counts, key=counts.__getitem__, default=3)
 
 
 def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, dims: int) -> Iterator[Problem]:
-    files = {file: headers[file] for file in _files(case, labelled)}
+    files = {role: headers[role] for role in _files(case, labelled)}
     unreadable = [error.problem for error in files.values() if isinstance(error, ReadError)]
     if unreadable:
-        yield from unreadable
+        yield from dict.fromkeys(unreadable[:1] if case.label in case.image else unreadable)
         return
-    first, *others = [(file, header) for file, header in files.items() if isinstance(header, Header)]
-    shape = first[1].shape
+    first, *others = [(role, header) for role, header in files.items() if isinstance(header, Header)]
+    name, shape = case.image[0].name, first[1].shape
     if len(shape) != dims:
-        yield Problem(str(first[0]), "axes", f"{len(shape)} ({_by(shape)})", str(dims))
+        yield Problem(str(case.image[0]), "axes", f"{len(shape)} ({_by(shape)})", str(dims))
         return
-    for file, header in others:
+    for (file, is_label), header in others:
         if header.shape != shape:
-            yield Problem(str(file), "shape", _by(header.shape), f"{_by(shape)}, as {first[0].name} has")
+            yield Problem(str(file), "shape", _by(header.shape), f"{_by(shape)}, as {name} has")
         elif not same_grid(header.affine, first[1].affine, shape):
-            yield Problem(str(file), "affine", "another position", f"that of {first[0].name}")
-        elif file == case.label and header.channels != 1:
+            yield Problem(str(file), "affine", "another position", f"that of {name}")
+        elif is_label and header.channels != 1:
             yield Problem(str(file), "channels", str(header.channels), "1 for a label")
-    channels = sum(header.channels for file, header in [first, *others] if file != case.label)
+    yield from _check_channels(case, [header for (_, is_label), header in [first, *others] if not is_label], split)
+
+
+def _check_channels(case: Case, headers: Sequence[Header], split: Split) -> Iterator[Problem]:
+    channels = sum(header.channels for header in headers)
     if channels != split.channels:
-        yield Problem(str(first[0]), "channels", str(channels), f"{split.channels}, as many as modality names")
+        several = next((header.channels for header in headers if header.channels > 1 and len(header.shape) == 3), 0)
+        found = f"{channels} ({several} volumes along the fourth axis)" if several else str(channels)
+        yield Problem(str(case.image[0]), "channels", found, f"{split.channels}, as many as modality names")
 
 
 def _check_size(case: Case, headers: Headers, smallest: Sequence[int], spacing: Sequence[float] | None) -> Iterator[Problem]:
-    header = headers[case.image[0]]
+    header = headers[case.image[0], False]
     assert isinstance(header, Header)
     size = size_at(header, spacing) if spacing is not None else header.shape
     least = tuple(smallest) * (len(size) if len(smallest) == 1 else 1)
@@ -181,7 +189,7 @@ def _read_case(case: Case, labelled: bool, labels: Mapping[int, str]) -> tuple[l
     """The problems of a case's voxels and its content hash, which for an unreadable case is its id."""
     try:
         volume = read_images(case.image)
-        label_volume = read_image(case.label) if labelled and isinstance(case.label, Path) else None
+        label_volume = read_image(case.label, label=True) if labelled and isinstance(case.label, Path) else None
     except ReadError as error:
         return [error.problem], case.id
     return check_volume(case, volume, label_volume, labels), content_hash(volume)

@@ -4,13 +4,14 @@ Exit codes: 0 done, 1 failed while running, 2 wrong usage, settings or data, 130
 """
 
 import argparse
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medssl import __version__
-from medssl.problems import InputError, RunError, first_line
+from medssl.problems import InputError, Problem, RunError, failure
 
 
 def script(kind: str, arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +60,8 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
+    from medssl import split_command
+
     parser = argparse.ArgumentParser(prog="medssl", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
@@ -69,7 +72,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("split", type=Path, help="the split, a JSON file")
     check.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
     check.add_argument("--deep", action="store_true", help="read every voxel as well")
+    check.add_argument("--json", action="store_true", help="write counts and problems to stdout as JSON")
     check.set_defaults(run=run_check)
+
+    split = commands.add_parser("split", parents=[shared], help="make a split from a folder or a table, by whole patients")
+    split_command.add_arguments(split)
+    split.set_defaults(run=split_command.run)
+
+    pack = commands.add_parser("pack", parents=[shared], help="build the store by hand; the scripts do it on first use")
+    pack.add_argument("split", type=Path, help="the split, a JSON file")
+    pack.add_argument("store", type=Path, metavar="OUT.h5", help="give it to the scripts as store=OUT.h5")
+    pack.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
+    pack.add_argument("--labels", action="store_true", help="pack labels too, for fine-tuning; default: for pre-training")
+    pack.add_argument("--dims", type=int, choices=(2, 3), default=3)
+    pack.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="one number an axis; default: the images' own")
+    pack.add_argument("--foreground-above", type=float, metavar="VALUE", help="crop away the border at or below this intensity")
+    pack.add_argument("--workers", type=int, default=2, help="threads")
+    pack.set_defaults(run=run_pack)
 
     synth = commands.add_parser("synth", parents=[shared], help="write a synthetic data set and its split")
     synth.add_argument("folder", type=Path)
@@ -114,7 +133,7 @@ def guarded(work: Callable[[], object], debug: bool = False) -> int:
     except (RunError, OSError, MemoryError, RuntimeError) as error:
         if debug:
             raise
-        print(f"error: {first_line(error)}", file=sys.stderr)
+        print(f"error: {failure(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -124,12 +143,36 @@ def run_check(options: argparse.Namespace) -> None:
     from medssl.check import check_split
     from medssl.splits import read_split
 
-    split = read_split(options.split, options.data_root)
-    problems = check_split(split, deep=options.deep)
+    counts: dict[str, int] = {}
+    problems: list[Problem] = []
+    try:
+        split = read_split(options.split, options.data_root)
+        counts = {part: len(cases) for part, cases in split.parts.items()}
+        problems = check_split(split, deep=options.deep)
+    except InputError as error:
+        problems = error.problems
+    if options.json:
+        print(json.dumps({"split": str(options.split), "cases": counts, "problems": [p._asdict() for p in problems]}, indent=1))
     if problems:
-        raise InputError(problems)
-    counts = ", ".join(f"{len(cases)} {part}" for part, cases in split.parts.items())
-    print(f"{split.file}: {counts}; no problem found{'' if options.deep else ' in the headers'}")
+        raise InputError(problems if not options.json else [])
+    if not options.json:
+        told = ", ".join(f"{count} {part}" for part, count in counts.items())
+        print(f"{options.split}: {told}; no problem found{'' if options.deep else ' in the headers'}")
+
+
+def run_pack(options: argparse.Namespace) -> None:
+    """`medssl pack`."""
+    from medssl.data import pack_split
+    from medssl.splits import read_split
+
+    if options.store.suffix != ".h5":
+        raise InputError([Problem(str(options.store), "store", options.store.suffix or "no suffix", "a name ending in .h5")])
+    if options.spacing and len(options.spacing) != options.dims:
+        raise InputError([Problem("--spacing", "numbers", str(len(options.spacing)), f"{options.dims}, one an axis")])
+    split = read_split(options.split, options.data_root)
+    spacing = tuple(options.spacing) if options.spacing else None
+    store = pack_split(split, options.store, options.dims, spacing, options.foreground_above, options.labels, options.workers)
+    print(f"{store}\nuse it with store={options.store} and these settings: {store.geometry}")
 
 
 def run_synth(options: argparse.Namespace) -> None:

@@ -133,7 +133,10 @@ class Shared(Table):
     takes: str = Field("", description="the time to expect")
     split: Path = Field(description="the split, a JSON file")
     data_root: Path | None = Field(None, description="folder that the split's paths start from; default: the split's own")
-    store: Path | None = Field(None, description="folder for prepared data, shared by runs; default: beside the split")
+    fold: int | None = Field(None, ge=0, description="fold of the split that is kept for validation; null: its validation part")
+    store: Path | None = Field(
+        None, description="folder (or one .h5) of prepared data, shared by runs; default: beside the split"
+    )
     out: Path = Field(description="the run folder")
     overwrite: bool = Field(False, description="replace a run that is already there")
     seed: int = Field(0, ge=0, description="of everything random")
@@ -220,6 +223,7 @@ class Finetune(Shared):
     encoder_lr: float = Field(1.0, ge=0, description="rate of the encoder relative to lr")
     freeze_steps: int = Field(0, ge=0, description="steps at the start in which the encoder stays as it is")
     foreground_share: Share = Field(0.5, description="share of crops centred on a labelled voxel; the rest on background")
+    balance_classes: bool = Field(False, description="draw cases and crops of rare classes as often as of common ones")
     augment: Augment = Field(Augment(), description="random changes of a crop")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.25, description="of sliding windows at validation and test")
     allow_seen: bool = Field(False, description="judge also cases that the encoder was pre-trained on; the report says so")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from medssl.check import check_split
 from medssl.config import Shared
-from medssl.pack import ensure_store
+from medssl.pack import Wanted, ensure_store
 from medssl.problems import InputError, Problem
-from medssl.splits import Split, read_split
+from medssl.splits import PARTS, Split, read_split, take_fold
 from medssl.store import Geometry, Store
 
 
@@ -16,23 +16,47 @@ def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Spl
 
     Without `labels` no label is looked at. Cases without a problem stay packed, so a second try is quick.
     """
-    split = read_split(settings.split, settings.data_root)
+    split = split_of(settings)
     problems = header_problems(settings, split, parts, labels)
     bad = {problem.file for problem in problems}
-    geometry = geometry_of(settings)
-    store, found = ensure_store(split, parts, geometry, store_folder(settings), labels, settings.workers, skip=bad)
+    wanted = Wanted(split, parts, geometry_of(settings), labels)
+    store, found = ensure_store(wanted, store_path(settings, wanted), settings.workers, skip=bad)
     problems += found
     if not settings.pad:
-        entries = {entry.id: entry for entry in store.entries.values()}
-        cases = [entries[case.id] for part in parts for case in split.part(part) if case.id in entries]
         problems += [
             Problem(entry.files[0][0], "shape", f"{list(entry.shape)} as prepared", f"{settings.crop_size} or pad=true")
-            for entry in cases
+            for entry in store.entries.values()
             if any(have < need for have, need in zip(entry.shape, settings.crop_size, strict=True))
         ]
     if problems:
         raise InputError(problems)
     return split, store
+
+
+def split_of(settings: Shared) -> Split:
+    """Read the split; with `fold=` its cases are the validation part and their patients leave the pre-training."""
+    split = read_split(settings.split, settings.data_root)
+    return split if settings.fold is None else take_fold(split, settings.fold)
+
+
+def split_warnings(split: Split) -> list[str]:
+    """What a reader of the scores should know about the split."""
+    if split.grouped_by == "patient":
+        return []
+    return ["warning: the split divides images, not patients: scores are too good if a patient is in two parts"]
+
+
+def pack_split(
+    split: Split, path: Path, dims: int, spacing: tuple[float, ...] | None, above: float | None, labels: bool, workers: int
+) -> Store:
+    """Check and pack all parts of a split: those with labels, or else all but the test part; raises InputError."""
+    parts = [part for part in PARTS if split.part(part) and part != ("pretraining" if labels else "test")]
+    problems = check_split(split, spatial_dims=dims, image_parts=() if labels else parts, parts=parts)
+    bad = {problem.file for problem in problems}
+    store, found = ensure_store(Wanted(split, parts, Geometry(dims, spacing, above), labels), path, workers, skip=bad)
+    if problems + found:
+        raise InputError(problems + found)
+    return store
 
 
 def header_problems(settings: Shared, split: Split, parts: Sequence[str], labels: bool) -> list[Problem]:
@@ -62,6 +86,8 @@ def geometry_of(settings: Shared) -> Geometry:
     return Geometry(settings.spatial_dims, spacing, settings.foreground_above)
 
 
-def store_folder(settings: Shared) -> Path:
-    """Where prepared data is kept: by default a cache folder beside the split."""
-    return settings.store or settings.split.parent / ".medssl-store"
+def store_path(settings: Shared, wanted: Wanted) -> Path:
+    """Where prepared data is kept: the file given by name, or one in a folder, by default a cache beside the split."""
+    if settings.store and settings.store.suffix == ".h5":
+        return settings.store
+    return wanted.path_in(settings.store or settings.split.parent / ".medssl-store")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from medssl import checkpoint
 from medssl.atomic import atomic_path, write_atomically
 from medssl.config import Finetune, UNetSettings
-from medssl.data import load_data
+from medssl.data import load_data, split_of, split_warnings
 from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, parameter_groups, train
 from medssl.evaluate import Evaluation, evaluate_segmentation, mean_dice, prediction_arrays
@@ -24,7 +24,7 @@ from medssl.problems import Gathering, InputError, Problem
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.scores import scores_csv, summarise
-from medssl.splits import Split, read_split, take_labelled
+from medssl.splits import Split, take_labelled
 from medssl.store import Store
 from networks import builder
 from networks.transfer import Report
@@ -48,7 +48,7 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
         raise InputError(seen)
     run = RunFolder.open(settings, "finetune", resume)
     run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
-    warnings = differences(settings)
+    warnings = split_warnings(split) + differences(settings)
     if seen:
         warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
     for line in [*([f"encoder {settings.encoder}: {loaded}"] if loaded else []), *warnings]:
@@ -60,7 +60,7 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
 
 def labelled_split(settings: Finetune) -> Split:
     """Read the split and take the labelled subset; raises InputError for a task that can't be trained yet."""
-    split = read_split(settings.split, settings.data_root)
+    split = split_of(settings)
     if split.task != "segmentation":
         raise InputError([Problem(str(split.file), "task", split.task, "segmentation")])
     return take_labelled(split, settings.labelled, settings.draw)
@@ -86,8 +86,7 @@ def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Report
 def training_of(settings: Finetune, compute: Compute, split: Split, store: Store, network: nn.Module) -> Training:
     """Tell the engine about segmentation: Dice and cross-entropy, validated by Dice over whole images."""
     augment = augment_segmentation(spatial_dims=settings.spatial_dims, **settings.augment.model_dump())
-    ids = {part: [case.id for case in split.part(part)] for part in ("training", "validation")}
-    crops = Crops(store, ids["training"], settings, augment)
+    crops = Crops(store, split.part("training"), settings, augment)
     criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)
     encoder = getattr(network, "vit", None)
 
@@ -95,7 +94,7 @@ def training_of(settings: Finetune, compute: Compute, split: Split, store: Store
         return {"loss": criterion(at_least_float32(network(batch["image"])), batch["label"].long())}
 
     def validate() -> dict[str, float]:
-        images = whole_images(store, ids["validation"], settings)
+        images = whole_images(store, split.part("validation"), settings)
         return {"val_dice": mean_dice(network, images, split.labels, *windows(settings, compute))}
 
     def before_step(step: int) -> None:
@@ -134,7 +133,7 @@ def finish(
     cases = split.part(settings.judge)
     began = time.monotonic()
     with tqdm(total=len(cases), desc=f"judging {settings.judge}", unit="case", disable=None) as bar:
-        images = whole_images(store, [case.id for case in cases], settings)
+        images = whole_images(store, cases, settings)
         result = evaluate_segmentation(
             network,
             images,

@@ -1,98 +1,119 @@
 """Packing: read every voxel of every case once, check it, prepare its geometry, write the store.
 
-A store is named by its geometry; a case in it by its files and their content. What is already there and still true
-is copied, what is new or changed is packed, and the file is replaced in one move, so that a reader never meets a
-half-written or stale one.
+A store is named by its geometry; a case in it is true while the bytes of its files are what they were. What is new or
+changed is packed into shards that are moved into place when they are whole, so that a reader never meets a half-written
+or stale one, and a killed packing goes on after the shards it finished.
 """
 
-import json
+import fcntl
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
-from itertools import islice
+from io import FileIO
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
-from monai.data import MetaTensor
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from medssl.atomic import atomic_path
-from medssl.check import check_copies, check_volume, content_hash
-from medssl.problems import InputError, Problem
-from medssl.readers import ReadError, Volume, read_header, read_image, read_images
+from medssl.check import check_copies
+from medssl.fingerprints import Fingerprints
+from medssl.preparation import Prepared, files_of, prepare_case
+from medssl.problems import InputError, Problem, RunError
+from medssl.readers import ReadError, read_header
 from medssl.splits import Case, Split
-from medssl.store import PERCENTILES, POSITIONS, VERSION, Entry, Geometry, Store, write_entry
-from transforms.prepare import prepare_geometry
+from medssl.store import Entry, Geometry, ShardWriter, Store, attributes_of, number_of, shard_path, shards_of
+
+SHARD = 2**32  # bytes of prepared data after which the next shard begins
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A prepared case, ready to be written."""
+class Wanted:
+    """What a store shall hold: cases of a split, prepared by a geometry, with or without labels."""
 
-    case: Case
-    arrays: dict[str, NDArray[Any]]
-    attributes: dict[str, Any]
+    split: Split
+    parts: Sequence[str]
+    geometry: Geometry
+    labels: bool
+
+    @property
+    def cases(self) -> list[Case]:
+        """The cases of the parts, each once."""
+        return list(dict.fromkeys(case for part in self.parts for case in self.split.part(part)))
+
+    def path_in(self, folder: Path) -> Path:
+        """Where the store lies in a folder of stores: named by split, geometry, and the classes its labels were checked by."""
+        classes = f"-{len(self.split.labels)}-classes" if self.labels else ""
+        return folder / f"{self.split.name}-{self.geometry.key}{classes}.h5"
 
 
 def ensure_store(
-    split: Split, parts: Sequence[str], geometry: Geometry, folder: Path, labels: bool, workers: int = 2,
-    skip: Collection[str] = (),
-) -> tuple[Store, list[Problem]]:  # fmt: skip
-    """Give a store with the cases of `parts`, packing what is not there yet, and the problems of those it could not pack.
+    wanted: Wanted, path: Path, workers: int = 2, skip: Collection[str] = (), shard_bytes: int = SHARD
+) -> tuple[Store, list[Problem]]:
+    """Give the store at `path`, packing what is not there yet, and the problems of the cases it could not pack.
 
-    With `labels` the labels are packed as well. Cases with a file in `skip` are left out. Progress goes to stderr.
+    Cases with a file in `skip` are left out. Progress goes to stderr. Raises InputError when the disk has not the room
+    and RunError when writing fails.
     """
-    cases = [case for part in parts for case in split.part(part)]
-    cases = [case for case in dict.fromkeys(cases) if not {str(file) for file in files_of(case, labels)} & set(skip)]
-    classes = f"-{len(split.labels)}-classes" if labels else ""  # labels were checked against them
-    path = folder / f"{split.name}-{geometry.key}{classes}.h5"
-    everyone = [case for others in split.parts.values() for case in others]
-    kept = {entry.id for entry in still_true(path, everyone, labels)}  # also of parts that this run does not read
-    fresh = [case for case in cases if case.id not in kept]
-    problems: list[Problem] = []
-    if fresh or not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        check_room(path, fresh, geometry)
-        problems = write_store(path, split, kept, fresh, geometry, labels, workers)
-    store = Store.open(path)
-    hashes = {case.id: store.entries[case.id].content for case in cases if case.id in store.entries}
-    return store, problems + list(check_copies(split, hashes, parts).values())
+    cases = [case for case in wanted.cases if not {str(file) for file in files_of(case, wanted.labels)} & set(skip)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with packing_alone(path), Fingerprints(path) as fingerprints:
+        store = Store.open(shards_of(path))
+        if store.geometry not in {None, wanted.geometry}:  # only a name given by hand can lead here
+            raise InputError([Problem(str(path), "store", f"one prepared as {store.geometry}", str(wanted.geometry))])
+        true = still_true(store, wanted, fingerprints)
+        fresh = [case for case in cases if case.id not in true]
+        problems: list[Problem] = []
+        if fresh:
+            check_room(path, fresh, wanted.geometry)
+            problems = write_shards(path, store, true, wanted, fresh, fingerprints, workers, shard_bytes)
+            store = Store.open(shards_of(path))
+    good = {case.id for case in fresh} | true.keys()
+    store.entries = {case.id: store.entries[case.id] for case in wanted.cases if case.id in good & store.entries.keys()}
+    hashes = {entry.id: entry.content for entry in store.entries.values()}
+    return store, problems + list(check_copies(wanted.split, hashes, wanted.parts).values())
 
 
-def still_true(path: Path, cases: Sequence[Case], labels: bool) -> list[Entry]:
-    """List the entries of an existing store whose files are what they were when packed."""
+@contextmanager
+def packing_alone(path: Path) -> Iterator[None]:
+    """Wait until no other process packs this store; the system frees the lock of a process that is gone."""
     try:
-        store = Store.open(path)
-    except (OSError, KeyError, ValueError):
-        return []
-    wanted = {case.id: [str(file) for file in files_of(case, labels)] for case in cases}
-    found = [entry for entry in store.entries.values() if wanted.get(entry.id) == [file[0] for file in entry.files]]
-    return [entry for entry in found if all(unchanged(*file) for file in entry.files)]
+        lock = path.with_suffix(".lock").open("a")
+    except OSError:  # a folder that is only for reading, where nobody packs
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            tqdm.write(f"store: waiting for another process that packs {path}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def unchanged(file: str, size: int, time: int, digest: str) -> bool:
-    """Tell whether a file is what it was: same size and time, or else the same content."""
-    path = Path(file)
-    if not path.is_file() or path.stat().st_size != size:
-        return False
-    return path.stat().st_mtime_ns == time or sha256(path.read_bytes()).hexdigest() == digest
+def still_true(store: Store, wanted: Wanted, fingerprints: Fingerprints) -> dict[str, Entry]:
+    """The entries whose patient and files are what they were when packed, also of parts that are not asked for."""
+    cases = {case.id: case for others in wanted.split.parts.values() for case in others}
 
+    def true(entry: Entry) -> bool:
+        case = cases.get(entry.id)  # a case of another split of the same name stays while its own files do
+        files = files_of(case, wanted.labels) if case else [Path(path) for path, _ in entry.files]
+        return (case is None or case.patient == entry.patient) and [fingerprints.of(file) for file in files] == [
+            digest for _, digest in entry.files
+        ]
 
-def files_of(case: Case, labels: bool) -> list[Path]:
-    """List the files that a case is made of."""
-    return [*case.image, *([case.label] if labels and isinstance(case.label, Path) else [])]
+    return {id: entry for id, entry in store.entries.items() if true(entry)}
 
 
 def check_room(path: Path, cases: Sequence[Case], geometry: Geometry) -> None:
     """Estimate the size from the headers and refuse, before anything is written, when the disk has not the room."""
-    needed = sum(prepared_bytes(case, geometry) for case in cases) + (path.stat().st_size if path.exists() else 0)
+    needed = sum(prepared_bytes(case, geometry) for case in cases)
     free = shutil.disk_usage(path.parent).free
     tqdm.write(f"store: packing {len(cases)} cases, at most {needed / 1e6:.0f} MB, into {path}", file=sys.stderr)
     if needed > free:
@@ -111,121 +132,106 @@ def prepared_bytes(case: Case, geometry: Geometry) -> int:
     return int(voxels * (header.dtype.itemsize + 1))
 
 
-def write_store(
+def write_shards(
     path: Path,
-    split: Split,
-    kept: Collection[str],
+    store: Store,
+    true: Mapping[str, Entry],
+    wanted: Wanted,
     fresh: Sequence[Case],
-    geometry: Geometry,
-    labels: bool,
+    fingerprints: Fingerprints,
     workers: int,
+    shard_bytes: int,
 ) -> list[Problem]:
-    """Write kept and fresh cases into a new file and move it into place; gives the problems of cases left out."""
+    """Write fresh cases into new shards; gives the problems of cases left out.
+
+    Shards with an entry that is no longer true, and a last one that is not full, are written again without it.
+    """
+    again = {number for number, shard in enumerate(store.shards) if shard.path.stat().st_size < shard_bytes / 2}
+    again |= {entry.image.shard for id, entry in store.entries.items() if id not in true}
+    kept = {shard.path for number, shard in enumerate(store.shards) if number not in again}
+    taken = {number_of(path, file) for file in kept}
+    numbers = (number for number in count() if number not in taken)
     problems: list[Problem] = []
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        if kept:
-            with h5py.File(path, "r", locking=False) as old:
-                for group in old.values():
-                    if group.attrs["id"] in kept:
-                        old.copy(group, file)
-        for packed in pack_all(split, fresh, geometry, labels, workers):
-            if isinstance(packed, list):
-                problems += packed
+
+    def packed() -> Iterator[Prepared]:
+        for entry in (entry for entry in true.values() if entry.image.shard in again):
+            yield Prepared({name: store.array(extent) for name, extent in entry.arrays.items()}, attributes_of(entry))
+        for result in pack_all(wanted, fresh, fingerprints, workers):
+            if isinstance(result, Prepared):
+                yield result
             else:
-                write_entry(file, sha256(packed.case.id.encode()).hexdigest()[:24], packed.arrays, packed.attributes)
-        file.attrs["medssl_store"] = VERSION
-        file.close()  # before it is moved into place
+                problems.extend(result)
+
+    cases, written = packed(), set()
+    while first := next(cases, None):
+        file = shard_path(path, next(numbers))
+        write_shard(file, wanted.geometry, chain([first], cases), shard_bytes)
+        written.add(file)
+    for file in set(shards_of(path)) - kept - written:
+        file.unlink()
     return problems
 
 
-def pack_all(
-    split: Split, cases: Sequence[Case], geometry: Geometry, labels: bool, workers: int
-) -> Iterator[Packed | list[Problem]]:
-    """Prepare cases on a few threads, in order, holding no more than a few at a time."""
-    count, waiting = max(workers, 1), iter(cases)
-    with ThreadPoolExecutor(count) as pool, tqdm(total=len(cases), desc="packing", unit="case", disable=None) as bar:
-
-        def submit(most: int) -> list[Future[Packed | list[Problem]]]:
-            return [pool.submit(pack_case, split, case, geometry, labels) for case in islice(waiting, most)]
-
-        futures = submit(2 * count)
-        while futures:
-            yield futures.pop(0).result()
-            bar.update()
-            futures += submit(1)
-
-
-def pack_case(split: Split, case: Case, geometry: Geometry, labels: bool) -> Packed | list[Problem]:
-    """Read, check and prepare one case; gives its problems instead when it has any."""
+def write_shard(path: Path, geometry: Geometry, cases: Iterator[Prepared], shard_bytes: int) -> None:
+    """Write cases into one file until it is full, and move it into place; raises RunError when it can't be written."""
     try:
-        volume = read_images(case.image)
-        label = read_image(case.label) if labels and isinstance(case.label, Path) else None
-    except ReadError as error:
-        return [error.problem]
-    if volume.array.ndim - 1 != geometry.spatial_dims:
-        found, expected = f"{volume.array.ndim - 1}D", f"{geometry.spatial_dims}D, as crop_size has"
-        return [Problem(str(case.image[0]), "image", found, expected)]
-    problems = check_volume(case, volume, label, split.labels)
-    if problems:
-        return problems
-    image_array, label_array, affine = prepare(volume, label, geometry)
-    if 0 in image_array.shape:
-        return [Problem(str(case.image[0]), "image", "no voxel", f"intensities above {geometry.foreground_above}")]
-    values = volume._replace(array=image_array).values()
-    arrays = {"image": image_array} | ({} if label_array is None else {"label": label_array})
-    arrays |= sampled_positions(case.id, values, label_array, len(split.labels), geometry)
-    attributes = {
-        "id": case.id,
-        "patient": case.patient,
-        "slope": volume.slope,
-        "intercept": volume.intercept,
-        "affine": affine,
-        "spacing": np.linalg.norm(affine[:3, :3], axis=0)[: geometry.spatial_dims],
-        "percentiles": np.percentile(values, PERCENTILES),
-        "content": content_hash(volume),
-        "files": json.dumps([fingerprint(file) for file in files_of(case, labels)]),
-    }
-    return Packed(case, arrays, attributes)
+        with atomic_path(path) as temporary, Outlet(temporary, "w+") as outlet:
+            with h5py.File(outlet, "w") as file:
+                shard = ShardWriter(file, geometry)
+                for prepared in cases:
+                    shard.add(*prepared)
+                    if shard.bytes >= shard_bytes or outlet.failure:
+                        break
+                shard.finish()
+            if outlet.failure:
+                raise outlet.failure
+    except OSError as error:
+        raise RunError(f"{path}: found {error.strerror or error}, expected room to write the store") from error
 
 
-def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
-    """Bring image and label to the wanted orientation and spacing and crop them; the image keeps its integer type."""
-    keys = ["image"] if label is None else ["image", "label"]
-    above = geometry.foreground_above
-    stored = None if above is None else (above - volume.intercept) / volume.slope
-    data = {"image": MetaTensor(torch.from_numpy(volume.array.astype(np.float32)), affine=torch.from_numpy(volume.affine))}
-    if label is not None:
-        data["label"] = MetaTensor(torch.from_numpy(label.array.astype(np.float32)), affine=torch.from_numpy(label.affine))
-    prepared = prepare_geometry(keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims)(data)
-    image = prepared["image"].numpy()
-    kind = volume.array.dtype
-    if kind.kind in "iu":
-        limits = np.iinfo(kind)
-        image = np.clip(np.rint(image), limits.min, limits.max)
-    classes = None if label is None else np.rint(prepared["label"].numpy())
-    small = np.uint8 if classes is not None and classes.max(initial=0) < 256 else np.uint16
-    return image.astype(kind), None if classes is None else classes.astype(small), prepared["image"].affine.numpy()
+class Outlet(FileIO):
+    """A file that keeps its first failure and swallows what comes after it.
+
+    HDF5 writes while it closes, too; failing there it prints a page and may not close at all.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        try:
+            while rest and not self.failure:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self.tell() if self.failure else super().truncate(size)
+        except OSError as error:
+            self.failure = error
+            return self.tell()
 
 
-def sampled_positions(
-    name: str, values: NDArray[Any], label: NDArray[Any] | None, classes: int, geometry: Geometry
-) -> dict[str, NDArray[np.int16]]:
-    """Sample voxel positions of each class, or, without a label, of the foreground: class 1."""
-    random = np.random.default_rng(list(sha256(name.encode()).digest()[:8]))
-    if label is None:
-        above = values.mean() if geometry.foreground_above is None else geometry.foreground_above
-        masks = {1: (values > above).any(0)}
-    else:
-        masks = {k: label[0] == k for k in range(classes)}
-    positions = {}
-    for k, mask in masks.items():
-        where = np.flatnonzero(mask)
-        chosen = random.choice(where, min(len(where), POSITIONS), replace=False)
-        positions[f"positions-{k}"] = np.stack(np.unravel_index(np.sort(chosen), mask.shape), 1).astype(np.int16)
-    return positions
+def pack_all(
+    wanted: Wanted, cases: Sequence[Case], fingerprints: Fingerprints, workers: int
+) -> Iterator[Prepared | list[Problem]]:
+    """Prepare cases on a few threads, in order, holding no more than a few at a time."""
+    threads, waiting = max(workers, 1), iter(cases)
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(cases), desc="packing", unit="case", disable=None) as bar:
 
+        def submit(most: int) -> list[Future[Prepared | list[Problem]]]:
+            chosen = islice(waiting, most)
+            return [
+                pool.submit(prepare_case, wanted.split, case, wanted.geometry, wanted.labels, fingerprints) for case in chosen
+            ]
 
-def fingerprint(path: Path) -> tuple[str, int, int, str]:
-    """Say what a file is now: path, size, modification time and content."""
-    state = path.stat()
-    return str(path), state.st_size, state.st_mtime_ns, sha256(path.read_bytes()).hexdigest()
+        futures = submit(2 * threads)
+        try:
+            while futures:
+                yield futures.pop(0).result()
+                bar.update()
+                futures += submit(1)
+        finally:
+            pool.shutdown(cancel_futures=True)

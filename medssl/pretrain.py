@@ -9,7 +9,7 @@ from torch import Tensor
 from medssl import checkpoint
 from medssl.atomic import atomic_path
 from medssl.config import Pretrain
-from medssl.data import load_data
+from medssl.data import load_data, split_of, split_warnings
 from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, parameter_groups, to_device, train
 from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
@@ -19,7 +19,7 @@ from medssl.plan import build_encoder, plan_of, save_encoder, start_encoder
 from medssl.problems import Gathering
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
-from medssl.splits import Split, read_split
+from medssl.splits import Split
 from medssl.store import Store
 
 PARTS = ("pretraining", "validation")  # of the split; no label is read
@@ -30,8 +30,7 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     compute, problems = choose(settings), Gathering()
     with problems:
         RunFolder.check(settings, "pretrain", resume)
-    channels = read_split(settings.split, settings.data_root).channels
-    encoder = build_encoder(settings, channels)
+    encoder = build_encoder(settings, split_of(settings).channels)
     with problems:
         loaded = start_encoder(encoder, settings)
     with problems:
@@ -40,6 +39,8 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     method = method_class(settings.method.name)(encoder, settings).to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
+    for warning in split_warnings(split):
+        run.say(warning)
     if loaded:
         run.say(f"encoder {settings.encoder}: {loaded}")
     progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
@@ -49,7 +50,7 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: ReconContrast) -> Training:
     """Tell the engine about this method."""
     views = method.views(settings.method)
-    crops = Crops(store, [case.id for case in split.part("pretraining")], settings, views)
+    crops = Crops(store, split.part("pretraining"), settings, views)
     fixed = fixed_crops(settings, split, store, method)
 
     def validate() -> dict[str, float]:
@@ -76,8 +77,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
 
 def fixed_crops(settings: Pretrain, split: Split, store: Store, method: ReconContrast) -> Crops:
     """One crop of every validation case with fixed views, so that the curve is comparable between epochs."""
-    ids = [case.id for case in split.part("validation")]
-    return Crops(store, ids, settings, method.views(settings.method), VALIDATION)
+    return Crops(store, split.part("validation"), settings, method.views(settings.method), VALIDATION)
 
 
 def finish(
@@ -113,7 +113,7 @@ def finish(
             "spatial_dims": settings.spatial_dims,
             "n_cases": len(split.part("pretraining")),
             "parameters": sum(p.numel() for p in method.autoencoder.encoder.parameters()),
-            "warnings": [],
+            "warnings": split_warnings(split),
         },
     )
     write_report(run.folder)

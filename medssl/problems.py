@@ -56,6 +56,14 @@ class RunError(Exception):
     """A failure while running; a script prints its message and exits with 1."""
 
 
+class SampleError(RunError):
+    """A case that could not be read or prepared while training; its message names the case."""
+
+    def __init__(self, message: str) -> None:
+        # torch raises a worker's error again with that process's traceback as its message
+        super().__init__(message.rstrip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
+
+
 def printable(text: str) -> str:
     """The text on one line: control, format and surrogate characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
@@ -76,3 +84,12 @@ def _shorten(text: str, longest: int, keep: str = "start") -> str:
 def first_line(error: BaseException) -> str:
     """What another library complained about, in a few words."""
     return (str(error) or type(error).__name__).splitlines()[0][:120]
+
+
+def failure(error: BaseException) -> str:
+    """One line on why a run failed."""
+    if isinstance(error, RunError):
+        return _shorten(printable(str(error)), LONGEST)
+    if str(error).startswith("DataLoader worker"):  # torch's words for a worker that is gone
+        return f"found {first_line(error).rstrip('. ')}, expected it to live; memory may be short: fewer workers= need less"
+    return first_line(error)

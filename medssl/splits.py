@@ -7,11 +7,10 @@ image: that is medssl/check.py.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
-import unicodedata
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from medssl.atomic import write_atomically
+from medssl.divide import hash_order, in_turns
+from medssl.patients import group_patients
 from medssl.problems import InputError, Problem, nearest
 from medssl.readers import SUFFIX
 
 PARTS = ("pretraining", "training", "validation", "test")
 TASKS = ("segmentation", "classification", "regression")
+GROUPINGS = ("patient", "image")
 
-_CASE_KEYS = ("id", "patient", "image", "label", "fold")
+_CASE_KEYS = ("id", "patient", "image", "label", "fold", "weight")
 _NOTES = ("description", "reference", "licence", "license", "release", "tensorImageSize")
 _COUNTS = ("numPretraining", "numTraining", "numValidation", "numTest")
-_KEYS = ("name", "modality", "task", "labels", *PARTS, *_NOTES, *_COUNTS)
+_KEYS = ("name", "modality", "task", "labels", "grouped_by", *PARTS, *_NOTES, *_COUNTS)
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,15 @@ class Case:
     image: tuple[Path, ...]
     label: Path | float | None = None
     fold: int | None = None
+    weight: float = 1.0  # how often it is drawn, relative to others
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split file as read; paths are absolute, `modality` and `labels` map 0, 1, ... to names."""
+    """A split file as read; paths are absolute, `modality` and `labels` map 0, 1, ... to names.
+
+    `grouped_by` is "image" where the patients were unknown, so that parts may share some.
+    """
 
     file: Path
     name: str
@@ -53,6 +59,7 @@ class Split:
     labels: dict[int, str]
     parts: dict[str, tuple[Case, ...]]
     root: Path = Path()
+    grouped_by: str = GROUPINGS[0]
 
     @property
     def channels(self) -> int:
@@ -80,8 +87,8 @@ def read_split(path: str | Path, data_root: str | Path | None = None) -> Split:
 def take_labelled(split: Split, labelled: int | None, draw: int = 0) -> Split:
     """The split with the first `labelled` training cases of an order, so that 6 of a draw are among its 12.
 
-    Draw 0 is the order of the file; every other draw is its own order of the ids, whatever order the file has.
-    Raises InputError when there are fewer cases than asked for.
+    Draw 0 is the order of the file; every other draw is its own order of the ids, whatever order the file has, in
+    which classes take turns and patients too. Raises InputError when there are fewer cases than asked for.
     """
     cases = split.part("training")
     file = str(split.file)
@@ -89,31 +96,41 @@ def take_labelled(split: Split, labelled: int | None, draw: int = 0) -> Split:
         raise InputError([Problem(file, "draw", str(draw), "0 or more")])
     if labelled is not None and not 1 <= labelled <= len(cases):
         raise InputError([Problem(file, "labelled", str(labelled), f"1 to {len(cases)}, the cases in training")])
-    if draw:
-        cases = tuple(sorted(cases, key=lambda case: _order(draw, case.id)))
+    if draw and split.task == "classification":
+        labels = {case.id: str(case.label) for case in cases}  # a label may be missing: check says so later
+        order = in_turns(cases, lambda c: hash_order(draw, c.id), lambda c: c.patient, lambda c: natural(labels[c.id]))
+        cases = tuple(order)
+    elif draw:
+        cases = tuple(sorted(cases, key=lambda case: hash_order(draw, case.id)))
     return dataclasses.replace(split, parts={**split.parts, "training": cases[:labelled]})
 
 
-def divide_by_patient(
-    cases: Sequence[Mapping[str, Any]], counts: Mapping[str, int], rest: str, seed: int = 0
-) -> dict[str, list[dict[str, Any]]]:
-    """Give each part in `counts` that many cases, or as few less as whole patients allow, and `rest` the others.
+def take_fold(split: Split, fold: int) -> Split:
+    """The split with the training cases of a fold as validation, without their patients in pre-training.
 
-    `cases` have a "patient". The result depends on the seed and the ids of the patients, not on the order of the
-    cases, which each part keeps.
+    Raises InputError when there is no such fold, when a training case has none and when there is a validation part.
     """
-    sizes: dict[str, int] = {}
-    for case in cases:
-        sizes[case["patient"]] = sizes.get(case["patient"], 0) + 1
-    free = sorted(sizes, key=lambda patient: _order(seed, patient))
-    part_of: dict[str, str] = {}
-    for part, count in counts.items():
-        part_of |= dict.fromkeys(_fill(free, sizes, count), part)
-        free = [patient for patient in free if patient not in part_of]
-    divided: dict[str, list[dict[str, Any]]] = {part: [] for part in (rest, *counts)}
-    for case in cases:
-        divided[part_of.get(case["patient"], rest)].append(dict(case))
-    return divided
+    cases = split.part("training")
+    file = str(split.file)
+    folds = sorted({case.fold for case in cases if case.fold is not None})
+    if fold not in folds:
+        raise InputError([Problem(file, "fold", str(fold), ", ".join(map(str, folds)) or "no fold: the split has none")])
+    without = [case.id for case in cases if case.fold is None]
+    if without:
+        raise InputError([Problem(file, "fold", f"none for {without[0]}", "a fold for every training case")])
+    if split.part("validation"):
+        raise InputError([Problem(file, "validation", "a part besides folds", "folds or a validation part")])
+    held = tuple(case for case in cases if case.fold == fold)
+    people = _people(split.grouped_by, [*split.part("pretraining"), *cases])
+    out = {people[case.id] for case in held}
+    parts = {
+        **split.parts,
+        "training": tuple(case for case in cases if case.fold != fold),
+        "validation": held,
+    }
+    if "pretraining" in parts:
+        parts["pretraining"] = tuple(case for case in parts["pretraining"] if people[case.id] not in out)
+    return dataclasses.replace(split, parts=parts)
 
 
 def write_split(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -130,33 +147,17 @@ def write_split(path: str | Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, ("{\n" + ",\n".join(entries) + "\n}\n").encode())
 
 
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that puts 2 before 10."""
+    pieces = re.split(r"(\d+)", text.casefold())
+    return tuple((0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece)
+
+
 def stem(path: str | Path) -> str:
     """The file's name without the suffix of an image format: `1.2.840.nii.gz` is `1.2.840`."""
     name = Path(path).name
     known = next((suffix for suffix in SUFFIX if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(known)] or name
-
-
-def _order(seed: int, name: str) -> bytes:
-    # A hash keeps its order in every version of Python and numpy, and when cases are added.
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
-
-
-def _fill(patients: Sequence[str], sizes: Mapping[str, int], count: int) -> list[str]:
-    """Whole patients, early ones first, with `count` cases together or as few less as there is a sum for."""
-    last = {0: ""}  # reachable sum -> the last patient of the first way there
-    for patient in patients:
-        for total in sorted(last, reverse=True):
-            if total + sizes[patient] <= count:
-                last.setdefault(total + sizes[patient], patient)
-        if count in last:
-            break
-    chosen = []
-    total = max(last)
-    while total:
-        chosen.append(last[total])
-        total -= sizes[last[total]]
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ class _Reading:
         self.problems: list[Problem] = []
         self.task = TASKS[0]
         self.labels: dict[int, str] = {}
+        self.grouped_by = GROUPINGS[0]
 
     def problem(self, field: str, found: object, expected: str) -> None:
         self.problems.append(Problem(str(self.file), field, str(found), expected))
@@ -194,6 +196,9 @@ class _Reading:
         self.task = content.get("task", self.task)
         if self.task not in TASKS:
             self.problem("task", show(self.task), f"one of {', '.join(TASKS)}")
+        self.grouped_by = content.get("grouped_by", self.grouped_by)
+        if self.grouped_by not in GROUPINGS:
+            self.problem("grouped_by", show(self.grouped_by), " or ".join(GROUPINGS))
         name = content.get("name", stem(self.file.name.removesuffix(".json")))
         if not isinstance(name, str):
             self.problem("name", show(name), "text")
@@ -206,7 +211,7 @@ class _Reading:
         self.overlaps(seats)
         parts = {p: tuple(seat.case for seat in seats if seat.part == p) for p in PARTS if p in content}
         modality = modality or {i: f"image {i}" for i in range(len(seats[0].case.image) if seats else 1)}
-        return Split(self.file, name, modality, self.task, self.labels, parts, self.root)
+        return Split(self.file, name, modality, self.task, self.labels, parts, self.root, self.grouped_by)
 
     def content(self) -> dict[str, Any]:
         def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -273,13 +278,16 @@ class _Reading:
         fold = entry.get("fold")
         if fold is not None and (type(fold) is not int or fold < 0):
             self.problem(f"{where}.fold", show(fold), "a whole number from 0")
+        weight = entry.get("weight", 1.0)
+        if type(weight) not in (int, float) or not 0 < weight < math.inf:
+            self.problem(f"{where}.weight", show(weight), "a finite number above 0")
         if None in images:
             return None
         id = self.identity(entry.get("id", stem(images[0] or "")), f"{where}.id")
         patient = self.identity(entry["patient"], f"{where}.patient") if "patient" in entry else id
         if len(self.problems) > before:
             return None
-        return Case(id, patient, tuple(path for path in images if path), label, fold)
+        return Case(id, patient, tuple(path for path in images if path), label, fold, float(weight))
 
     def identity(self, value: Any, where: str) -> str:
         text = str(value) if type(value) is int else value
@@ -315,15 +323,16 @@ class _Reading:
         by_id: dict[str, list[_Seat]] = {}
         by_patient: dict[str, dict[str, _Seat]] = {}
         told: set[tuple[str, str, str]] = set()
+        people = _people(self.grouped_by, [seat.case for seat in seats])
         for seat in seats:
-            person = _same(seat.case.patient)
+            person = people[seat.case.id]
             images = [earlier for path in set(seat.case.image) for earlier in by_image.get(path, [])]
             ids = by_id.get(seat.case.id, [])
             again = next((s for s in images if _apart(s, seat) or s.case.id != seat.case.id), None)
             named = next((s for s in ids if _apart(s, seat) or s.case.image != seat.case.image), None)
             if len(set(seat.case.image)) < len(seat.case.image):
                 self.problem(f"{seat}.image", "one file for two channels", "a file a channel")
-            elif seat.case.label in seat.case.image:
+            elif seat.case.label in seat.case.image and not seat.case.image[0].name.lower().endswith(".mat"):
                 self.problem(f"{seat}.label", "the image itself", "a file of its own")
             elif again:
                 self.problem(f"{seat}.image", f"the image of {again} ({again.case.id})", "an image once, in one part")
@@ -351,9 +360,11 @@ def show(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _same(patient: str) -> str:
-    # P01 and p01 are one patient; so are two ways of writing an accent.
-    return unicodedata.normalize("NFKC", patient).casefold().strip()
+def _people(grouped_by: str, cases: Sequence[Case]) -> dict[str, str]:
+    """By case id, what is the same for two cases of one patient; see medssl/patients.py."""
+    unknown = {case.id for case in cases if grouped_by == "image" and case.patient == case.id}
+    groups = group_patients(case.patient for case in cases if case.id not in unknown)
+    return {case.id: f"{case.id}/" if case.id in unknown else groups[case.patient] for case in cases}
 
 
 def _apart(a: _Seat, b: _Seat) -> bool:

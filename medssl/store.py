@@ -1,26 +1,37 @@
-"""The store: one HDF5 file with every case of a split, its geometry prepared once, read in crops.
+"""The store: every case of a split, its geometry prepared once, in HDF5 files that are read in crops.
 
 Orientation, spacing and the crop to the foreground are done when packing; intensities stay as the source has them
 (small integers with slope and intercept), so that a new window rebuilds nothing. Percentiles and a sample of voxel
-positions of every class stand beside each case. Data sets are contiguous and are read through one memory map, so a
-crop touches only its own bytes. Axis letters: c channel, then space.
+positions of every class stand beside each case. A large store is several files, the shards `NAME.h5`, `NAME.1.h5`, ...;
+each is complete in itself. Arrays are contiguous and mapped, so a crop touches only its own bytes.
+Axis letters: c channel, then space.
 """
 
 import json
-from collections.abc import Iterable
+import math
+import mmap
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-VERSION = 1
+VERSION = 2
 PERCENTILES = np.arange(0, 100.25, 0.5)
 POSITIONS = 2000  # sampled voxel positions of a class, enough that crops around them are all different
+MAPPED = 2**28  # bytes of a shard that a process reads before it lets go of their pages
+
+with warnings.catch_warnings():  # torch says once that a read-only array should not be written to, which nobody does
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(b"\0", np.uint8))
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,14 @@ class Geometry:
         """A short name for these settings."""
         return sha256(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:12]
 
+    def __str__(self) -> str:
+        return f"{self.spatial_dims}D, spacing={self.spacing}, foreground_above={self.foreground_above}"
+
 
 class Extent(NamedTuple):
-    """Where an array lies in the file."""
+    """Where an array lies: in which shard of its store, at which byte."""
 
+    shard: int
     offset: int
     dtype: str
     shape: tuple[int, ...]
@@ -52,96 +67,184 @@ class Entry:
 
     id: str
     patient: str
-    image: Extent
-    label: Extent | None
     slope: float
     intercept: float
     affine: NDArray[np.float64]
     spacing: tuple[float, ...]
-    percentiles: NDArray[np.float64]  # of the image in real units, at PERCENTILES
-    positions: dict[int, Extent]  # class -> sampled voxels (n, dims); without labels, class 1 is the foreground
+    percentiles: NDArray[np.float64]  # (c, percentile) of the image in real units, at PERCENTILES
     content: str  # SHA-256 of the image as read
-    files: tuple[tuple[str, int, int, str], ...]  # path, size, modification time, SHA-256
+    files: tuple[tuple[str, str], ...]  # each file's path when packed and the SHA-256 of its bytes
+    arrays: Mapping[str, Extent]  # image, label, positions-CLASS
+
+    @property
+    def image(self) -> Extent:
+        """The image (c, *spatial)."""
+        return self.arrays["image"]
+
+    @property
+    def label(self) -> Extent | None:
+        """The label (1, *spatial), if it was packed."""
+        return self.arrays.get("label")
+
+    @property
+    def positions(self) -> dict[int, Extent]:
+        """Sampled voxels (n, axes) by class; without labels, class 1 is the foreground."""
+        return {int(name.split("-")[1]): extent for name, extent in self.arrays.items() if name.startswith("positions-")}
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The prepared image's spatial shape."""
         return self.image.shape[1:]
 
-    def percentile(self, q: float) -> float:
-        """A percentile of the whole volume, in real units."""
-        return float(np.interp(q, PERCENTILES, self.percentiles))
+    def percentile(self, q: float) -> NDArray[np.float64]:
+        """A percentile of each channel of the whole volume, in real units: (c,)."""
+        return np.array([np.interp(q, PERCENTILES, channel) for channel in self.percentiles])
+
+
+class Shard:
+    """One file of a store, mapped read-only; memory stays small however much of it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.open()
+        self.state = self.state_now()
+
+    def open(self) -> None:
+        """Map the file; its descriptor stays open, so that a file moved over it changes nothing here."""
+        self.file = self.path.open("rb")
+        self.map = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.read = 0
+
+    def state_now(self) -> tuple[int, int]:
+        """What tells that the open file is written to: its size and modification time."""
+        status = os.fstat(self.file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def array(self, extent: Extent, touched: int) -> NDArray[Any]:
+        """Map one array, of which `touched` bytes are about to be read; OSError when the file was written to."""
+        if self.state_now() != self.state:
+            raise OSError(f"{self.path}: found the store changed while in use, expected the file as it was opened")
+        self.read += touched
+        if self.read > MAPPED:
+            self.read = touched
+            self.map.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, but no longer count as ours
+        return np.ndarray(extent.shape, extent.dtype, self.map, extent.offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "state": self.state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.open()
 
 
 class Store:
     """A packed split, read-only; safe to share between processes and to hand to workers."""
 
-    def __init__(self, path: Path, entries: Iterable[Entry]) -> None:
-        self.path = path
+    def __init__(self, shards: Sequence[Shard], entries: Iterable[Entry], geometry: Geometry | None = None) -> None:
+        self.shards = list(shards)
         self.entries = {entry.id: entry for entry in entries}
+        self.geometry = geometry
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Read the index of a store; raises OSError when it is no whole store of this version."""
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("medssl_store") != VERSION:
-                raise OSError(f"{path}: found another format, expected a store of version {VERSION}")
-            return cls(path, [read_entry(group) for group in file.values()])
+    def open(cls, paths: Iterable[Path]) -> Self:
+        """Open the files that are whole shards of this version and leave out the others; of a case in two the last counts."""
+        shards, entries, geometry = list[Shard](), list[Entry](), None
+        for path in paths:
+            try:
+                shard = Shard(path)
+                geometry, found = read_index(shard, len(shards))
+            except (OSError, KeyError, ValueError, TypeError):
+                continue
+            shards.append(shard)
+            entries += found
+        return cls(shards, entries, geometry)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "bytes"}
-
-    @cached_property
-    def bytes(self) -> NDArray[np.uint8]:
-        """The whole file, mapped; pages are read when touched."""
-        return np.memmap(self.path, np.uint8, mode="r")
+    def __str__(self) -> str:
+        patients, size = {entry.patient for entry in self.entries.values()}, sum(shard.state[0] for shard in self.shards)
+        return f"{len(self.entries)} cases, {len(patients)} patients, {len(self.shards)} files, {size / 1e6:.1f} MB"
 
     def array(self, extent: Extent) -> NDArray[Any]:
         """Map one array; nothing is copied or read yet."""
-        length = int(np.prod(extent.shape)) * np.dtype(extent.dtype).itemsize
-        if not length:
-            return np.empty(extent.shape, extent.dtype)
-        flat: NDArray[Any] = self.bytes[extent.offset : extent.offset + length].view(extent.dtype)
-        return flat.reshape(extent.shape)
+        length = math.prod(extent.shape) * np.dtype(extent.dtype).itemsize
+        return self.shards[extent.shard].array(extent, length) if length else np.empty(extent.shape, extent.dtype)
 
-    def crop(self, extent: Extent, start: Iterable[int], size: Iterable[int]) -> NDArray[Any]:
-        """Copy a crop (c, *size) out of an image or label; what lies outside the volume is left out."""
+    def view(self, extent: Extent, start: Sequence[int], size: Sequence[int]) -> Tensor:
+        """Map a crop (c, *size) of an image or label, to be copied at once; what lies outside the volume is left out."""
         inside = tuple(slice(max(a, 0), a + n) for a, n in zip(start, size, strict=True))
-        return np.array(self.array(extent)[(slice(None), *inside)], order="C")
+        rows = extent.shape[0] * math.prod(size[:-1]) * extent.shape[-1] * np.dtype(extent.dtype).itemsize
+        return torch.from_numpy(self.shards[extent.shard].array(extent, rows)[(slice(None), *inside)])
 
 
-def write_entry(file: h5py.File, name: str, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]) -> None:
-    """Write one case as a group of contiguous data sets."""
-    group = file.create_group(name)
-    for key, array in arrays.items():
-        group.create_dataset(key, data=array)
-    group.attrs.update(attributes)
+def shards_of(path: Path) -> list[Path]:
+    """The files there are of the store `NAME.h5`, in the order of their numbers."""
+    numbered = {number_of(path, file): file for file in path.parent.glob("*.h5")}
+    return [numbered[number] for number in sorted(number for number in numbered if number is not None)]
 
 
-def read_entry(group: h5py.Group) -> Entry:
-    """Read one case's index from its group; raises OSError for a data set that does not lie in this file."""
-    attributes = group.attrs
-    positions = {
-        int(key.split("-")[1]): extent_of(group[key]) for key in group if key.startswith("positions-") and len(group[key])
-    }
-    return Entry(
-        id=attributes["id"],
-        patient=attributes["patient"],
-        image=extent_of(group["image"]),
-        label=extent_of(group["label"]) if "label" in group else None,
-        slope=float(attributes["slope"]),
-        intercept=float(attributes["intercept"]),
-        affine=attributes["affine"],
-        spacing=tuple(float(s) for s in attributes["spacing"]),
-        percentiles=attributes["percentiles"],
-        positions=positions,
-        content=attributes["content"],
-        files=tuple((path, size, time, digest) for path, size, time, digest in json.loads(attributes["files"])),
-    )
+def shard_path(path: Path, number: int) -> Path:
+    """The name of a shard: NAME.h5, NAME.1.h5, NAME.2.h5, ..."""
+    return path.with_name(f"{path.stem}.{number}.h5") if number else path
 
 
-def extent_of(data: h5py.Dataset) -> Extent:
-    """Find a data set's place in the file."""
-    if data.external or data.is_virtual or data.chunks:
-        raise OSError(f"{data.name}: found external, virtual or chunked storage, expected a plain data set")
-    return Extent(data.id.get_offset() or 0, data.dtype.str, data.shape)
+def number_of(path: Path, file: Path) -> int | None:
+    """Which shard of the store a file is, or None for a file of another."""
+    digits = file.name.removeprefix(path.stem + ".").removesuffix(".h5")
+    if file.name == path.name:
+        return 0
+    return int(digits) if digits.isdecimal() and file == shard_path(path, int(digits)) else None
+
+
+class ShardWriter:
+    """Writes cases into a new HDF5 file: a group a case, and last the index by which all are found."""
+
+    def __init__(self, file: h5py.File, geometry: Geometry) -> None:
+        self.file, self.geometry = file, geometry
+        self.index: list[dict[str, Any]] = []
+        self.bytes = 0
+
+    def add(self, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
+        """Write one case; attributes are what an Entry holds besides arrays, as JSON has them."""
+        group = self.file.create_group(f"{len(self.index):06d}")
+        group.attrs["id"], group.attrs["patient"] = attributes["id"], attributes["patient"]
+        places = {}
+        for name, array in arrays.items():
+            data = group.create_dataset(name, data=array)
+            places[name] = [data.id.get_offset() or 0, data.dtype.str, data.shape]  # an empty array has no place
+            self.bytes += array.nbytes
+        self.index.append({**attributes, "arrays": places})
+
+    def finish(self) -> None:
+        """Write the index: until then nothing reads the file as a shard."""
+        index = {"geometry": asdict(self.geometry), "cases": self.index}
+        self.file["index"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
+        self.file.attrs["medssl_store"] = VERSION
+
+
+def read_index(shard: Shard, number: int) -> tuple[Geometry, list[Entry]]:
+    """How the cases of a shard were prepared, and its entries; raises OSError and others for what is none."""
+    with h5py.File(shard.file, "r") as file:
+        if file.attrs.get("medssl_store") != VERSION:
+            raise OSError(f"{shard.path}: found another format, expected a store of version {VERSION}")
+        index = json.loads(file["index"][()].tobytes())
+    spacing = index["geometry"]["spacing"]
+    geometry = Geometry(**index["geometry"] | {"spacing": spacing and tuple(spacing)})
+    return geometry, [entry_of(case, number) for case in index["cases"]]
+
+
+def entry_of(case: dict[str, Any], shard: int) -> Entry:
+    """An entry from its line of the index."""
+    arrays = {name: Extent(shard, offset, dtype, tuple(shape)) for name, (offset, dtype, shape) in case["arrays"].items()}
+    return Entry(**case | {
+        "affine": np.array(case["affine"]),
+        "spacing": tuple(case["spacing"]),
+        "percentiles": np.array(case["percentiles"]),
+        "files": tuple((path, digest) for path, digest in case["files"]),
+        "arrays": arrays,
+    })  # fmt: skip
+
+
+def attributes_of(entry: Entry) -> dict[str, Any]:
+    """What `ShardWriter.add` needs to write an entry again."""
+    fields = {name: value for name, value in vars(entry).items() if name != "arrays"}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}

@@ -12,7 +12,8 @@ MAY_IMPORT = {
     "transforms": {"transforms", "monai", "torch", "numpy", "einops"},
     "json_splits": {"medssl"},
 }
-TORCH_FREE = ["problems.py", "splits.py", "config.py", "recipes.py", "cli.py", "stopping.py", "methods/__init__.py"]
+SPLITTING = ["divide.py", "patients.py", "compose.py", "split_command.py"]
+TORCH_FREE = ["problems.py", "splits.py", "config.py", "recipes.py", "cli.py", "stopping.py", "methods/__init__.py", *SPLITTING]
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -1,7 +1,10 @@
 """Bad input to the scripts: exit code 2, one line a problem naming file, field, found and expected, nothing written."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.cli import script
+from medssl import loaders
+from medssl.cli import main, script
 from medssl.config import Finetune, Pretrain
+from medssl.data import load_data
 from medssl.pretrain import pretrain
 from networks.transfer import write_weights
 from networks.vit import ViT
@@ -188,3 +193,83 @@ def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 2
     assert script("pretrain", ["no_such_recipe"]) == 2
     assert "no_such_recipe: recipe: found no such file" in errors(capsys)[0]
+
+
+def fail(kind: str) -> Callable[..., Any]:
+    """What a worker does at one case instead of reading it."""
+    true = loaders.load
+
+    def load(store: Any, entry: Any, *words: Any) -> Any:
+        if kind == "raises" and entry.id == "case_002":
+            raise ValueError("no such thing")
+        if kind == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return true(store, entry, *words)
+
+    return load
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_raises_is_named(
+    workers: int, tmp_path: Path, pretraining: Callable[..., Pretrain], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = pretraining(workers=workers)
+    read_before(settings)
+    monkeypatch.setattr(loaders, "load", fail("raises"))
+    began = time.monotonic()
+    assert run("pretrain", settings, [], tmp_path) == 1
+    (line,) = errors(capsys)
+    assert line.startswith("error: case case_002 (")
+    assert line.endswith("case_002.nii.gz): no such thing")
+    assert time.monotonic() - began < 10
+
+
+def test_a_killed_worker_ends_the_run(
+    tmp_path: Path, pretraining: Callable[..., Pretrain], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = pretraining(workers=2)
+    read_before(settings)
+    monkeypatch.setattr(loaders, "load", fail("dies"))
+    began = time.monotonic()
+    assert run("pretrain", settings, [], tmp_path) == 1
+    (line,) = errors(capsys)
+    assert "DataLoader worker" in line
+    assert "expected it to live" in line
+    assert time.monotonic() - began < 10
+
+
+def read_before(settings: Pretrain) -> None:
+    """Pack, so that the clock measures what comes after."""
+    load_data(settings, ["pretraining", "validation"], labels=False)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_check_as_json(deep: bool, broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same problems as on stderr, for programs; exit code 2 with them, 0 without."""
+    words = ["check", str(broken / "split.json"), "--json", *(["--deep"] if deep else [])]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+    FAULTS["missing"][0](broken, json.loads((broken / "split.json").read_text()))
+    assert main(words) == 2
+    told = capsys.readouterr()
+    (problem,) = json.loads(told.out)["problems"]
+    assert problem["found"] == "No such file or directory"
+    assert set(problem) == {"file", "field", "found", "expected"}
+    assert told.err == ""
+
+
+def test_a_store_packed_by_hand_is_used(
+    volumes: Path, tmp_path: Path, pretraining: Callable[..., Pretrain], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "by_hand.h5"
+    assert main(["pack", str(volumes), str(store)]) == 0
+    assert "use it with store=" in capsys.readouterr().out
+    before = store.stat()
+    load_data(pretraining(store=store), ["pretraining", "validation"], labels=False)
+    assert store.stat() == before
+    assert main(["pack", str(volumes), str(store), "--spacing", "2", "2", "2"]) == 2
+    assert "by_hand.h5: store: found one prepared as 3D" in errors(capsys)[0]
+    assert main(["pack", str(volumes), str(store), "--spacing", "2"]) == 2
+    assert main(["pack", str(volumes), str(tmp_path / "no_suffix")]) == 2
+    assert len(errors(capsys)) == 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_files import nifti
 from PIL import Image
 
 from medssl.check import check_split, check_volume
@@ -21,22 +22,6 @@ from medssl.splits import read_split
 SHAPE = (6, 7, 8)
 Content = dict[str, Any]
 Defect = Callable[[Path, Content], None]
-
-
-def nifti(array: np.ndarray, **changes: tuple[int, str, tuple[float, ...]]) -> bytes:
-    """A NIfTI-1 file packed by hand; each change is an offset into the header, a struct format and its numbers."""
-    code = {"uint8": 2, "int16": 4, "float32": 16, "complex64": 32, "float64": 64}[array.dtype.name]
-    head = bytearray(352)
-    struct.pack_into("<i", head, 0, 348)
-    struct.pack_into("<8h", head, 40, array.ndim, *array.shape, *[1] * (7 - array.ndim))
-    struct.pack_into("<2h", head, 70, code, array.itemsize * 8)
-    struct.pack_into("<8f3f", head, 76, 1, 1, 1, 1, 1, 1, 1, 1, 352, 1, 0)
-    struct.pack_into("<2h", head, 252, 0, 1)
-    struct.pack_into("<12f", head, 280, 1, 0, 0, -3, 0, 1, 0, -4, 0, 0, 2, -5)
-    head[344:348] = b"n+1\0"
-    for offset, form, numbers in changes.values():
-        struct.pack_into("<" + form, head, offset, *numbers)
-    return bytes(head) + array.tobytes(order="F")
 
 
 def image(seed: int, dtype: str = "int16", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -200,12 +185,26 @@ DEFECTS: dict[str, tuple[Defect, str]] = {
     "singular affine": (put("c", image(2), srow=(280, "3f", (0, 1, 0))), "singular"),
     "zero spacing": (
         put("c", image(2), codes=(252, "2h", (0, 0)), pixdim=(80, "3f", (0, 1, 1))),
-        "singular",
+        "spacing: found 0x1x1 mm",
     ),
+    "negative spacing": (
+        put("c", image(2), codes=(252, "2h", (1, 0)), pixdim=(80, "3f", (1, -1, 1))),
+        "spacing: found 1x-1x1 mm",
+    ),
+    "NaN spacing": (
+        put("c", image(2), codes=(252, "2h", (0, 0)), pixdim=(80, "3f", (1, 1, np.nan))),
+        "spacing: found 1x1xnan mm",
+    ),
+    "zero rows of the affine": (put("c", image(2), srow=(280, "4f", (0, 0, 0, 0))), "singular"),
     "complex": (put("c", image(2, "complex64")), "complex64"),
     "zero-size": (put("c", image(2), dim=(42, "h", (0,))), "at least one voxel"),
     "negative size": (put("c", image(2), dim=(42, "h", (-6,))), "at least one voxel"),
-    "4-D": (put("c", image(2, shape=(*SHAPE, 2))), "2 or 3"),
+    "4-D that is not declared": (
+        put("c", image(2, shape=(*SHAPE, 2))),
+        "found 2 (2 volumes along the fourth axis), expected 1, as many as modality names",
+    ),
+    "5-D": (put("c", image(2, shape=(*SHAPE, 2, 2))), "2 or 3, and a fourth"),
+    "4-D label": (put("c_label", image(11, "uint8", (*SHAPE, 2)) % 2), "1 for a label"),
     "1-D": (put("c", image(2, shape=(336,))), "2 or 3"),
     "no axes": (put("c", image(2), dim=(40, "h", (99,))), "axes"),
     "unknown voxel type": (put("c", image(2), code=(70, "h", (77,))), "code 77"),

@@ -1,5 +1,7 @@
 """Batches depend on the seed and the step, and on nothing else."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import torch
 
 from medssl.config import Finetune, Pretrain
 from medssl.data import load_data
-from medssl.loaders import VALIDATION, Crops, Steps, permutation, training_loader, validation_loader
+from medssl.loaders import VALIDATION, Crops, Steps, content_hash, epoch_order, training_loader, validation_loader
 from medssl.methods.recon_contrast import ReconContrast
+from medssl.problems import InputError
 from medssl.readers import read_image
+from medssl.splits import Case
+from medssl.store import Entry, Extent, Store
 
 Make = Callable[..., Pretrain]
 
@@ -20,7 +25,7 @@ def crops_of(settings: Pretrain, purpose: int = 0) -> Crops:
     parts = ["pretraining", "validation"]
     split, store = load_data(settings, parts, labels=False)
     part = "validation" if purpose == VALIDATION else "pretraining"
-    return Crops(store, [case.id for case in split.part(part)], settings, ReconContrast.views(settings.method), purpose)
+    return Crops(store, split.part(part), settings, ReconContrast.views(settings.method), purpose)
 
 
 def test_same_batches_for_any_number_of_workers(pretraining: Make) -> None:
@@ -44,9 +49,52 @@ def test_ranks_share_a_step_between_them() -> None:
 
 
 def test_an_epoch_has_every_case_once_and_every_epoch_its_order() -> None:
-    orders = [permutation(7, epoch, 50).tolist() for epoch in (0, 1)]
+    orders = [epoch_order(7, epoch, np.full(50, 3.0)).tolist() for epoch in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
     assert orders[0] != orders[1]
+
+
+def test_places_are_given_by_weight() -> None:
+    """An epoch gives each case its share rounded up or down; over many epochs the mean is the share."""
+    weights = np.array([1.0, 2.0, 0.5, 8.0, 0.01, 4.49])
+    counts = np.array([np.bincount(epoch_order(0, epoch, weights), minlength=6) for epoch in range(4000)])
+    shares = weights / weights.sum() * 6
+    assert (counts.sum(1) == 6).all()
+    assert (np.abs(counts - shares) < 1).all()
+    np.testing.assert_allclose(counts.mean(0), shares, atol=4 * np.sqrt(0.25 / 4000))  # a count varies by at most 1
+
+
+def test_rare_classes_come_as_often_as_common_ones(finetuning: Callable[..., Finetune]) -> None:
+    """One case of nine has class 1, all have class 2: with classes balanced half of the crops are centred on each."""
+    settings = finetuning(balance_classes=True, foreground_share=1.0)
+    store = Store([], [])
+    for number in range(9):
+        entry = Entry(str(number), "", 1, 0, np.eye(4), (1.0,) * 3, np.zeros((1, 201)), "", (), {})
+        places = {2: [[32, 32, 32]]} | ({1: [[64, 64, 64]]} if number == 0 else {})
+        arrays = {f"positions-{k}": Extent(0, 0, "<i2", (len(p), 3)) for k, p in places.items()}
+        store.entries[str(number)] = dataclasses.replace(entry, arrays=arrays | {"image": Extent(0, 0, "<i2", (1, 96, 96, 96))})
+    crops = Crops(store, [Case(str(number), "", ()) for number in range(9)], settings)
+    assert crops.rarity == {1: 1.0, 2: 1 / 9}
+    np.testing.assert_allclose(crops.weights / crops.weights.sum(), [(1 + 1 / 9) / 2, *[1 / 18] * 8])
+    asked: list[int] = []
+    store.array = lambda extent: asked.append(extent.offset) or np.array([[32, 32, 32]])  # type: ignore[method-assign]
+    entry = dataclasses.replace(
+        store.entries["0"],
+        arrays=store.entries["0"].arrays | {f"positions-{k}": Extent(0, k, "<i2", (1, 3)) for k in (1, 2)},
+    )
+    random = np.random.default_rng(0)
+    for _ in range(2000):
+        crops.start(entry, random)
+    assert np.mean([k == 1 for k in asked]) == pytest.approx(0.9, abs=0.02)  # 1 to 1/9
+
+
+def test_the_hash_of_a_batch_sees_every_change() -> None:
+    image = torch.rand(1, 5, 6, 7)
+    same = content_hash({"image": image})
+    assert content_hash({"image": image.clone(), "id": "other"}) == same
+    others = [image.flip(1), image + 1e-7, image.permute(0, 2, 1, 3), image.roll(1, -1)]
+    assert len({same, *(content_hash({"image": other}) for other in others)}) == 5
+    assert content_hash({"image": image, "label": image}) != same
 
 
 def test_views_are_corrupted_copies_and_validation_is_fixed(pretraining: Make) -> None:
@@ -65,7 +113,7 @@ def test_crops_are_scaled_pieces_of_their_volume(pretraining: Make, volumes: Pat
     real = volume.array * volume.slope + volume.intercept
     low, high = np.percentile(real, [0.5, 99.5])
     stored = crops.store.array(entry.image) * entry.slope + entry.intercept
-    np.testing.assert_allclose([entry.percentile(0.5), entry.percentile(99.5)], [low, high], rtol=1e-6)
+    np.testing.assert_allclose([entry.percentile(0.5)[0], entry.percentile(99.5)[0]], [low, high], rtol=1e-6)
     np.testing.assert_allclose(np.sort(stored.ravel()), np.sort(real.ravel()), rtol=1e-6)  # reoriented, not changed
 
 
@@ -73,7 +121,7 @@ def test_labelled_crops_are_centred_on_objects(finetuning: Callable[..., Finetun
     settings = finetuning(foreground_share=1.0, crop_size=[8, 8, 8], network={"name": "vit_tiny", "patch_size": [8, 8, 8]})
     parts = ["training"]
     split, store = load_data(settings, parts, labels=True)
-    crops = Crops(store, [case.id for case in split.part("training")], settings)
+    crops = Crops(store, split.part("training"), settings)
     centres = [crops[i]["label"][0, 3:6, 3:6, 3:6] for i in range(40)]
     assert all(centre.max() > 0 for centre in centres)
     assert {int(v) for centre in centres for v in centre.unique()} >= {1, 2, 3}
@@ -85,3 +133,20 @@ def test_padding_is_background(pretraining: Make, key: str) -> None:
     assert item[key].shape == (1, 96, 32, 32)
     if key == "image":
         assert (item[key][:, 0] == 0).all()
+
+
+def test_a_fold_is_kept_for_validation(volumes: Path, tmp_path: Path, pretraining: Make) -> None:
+    """Its cases are the validation part, and pre-training sees none of their patients."""
+    content = json.loads(volumes.read_text())
+    cases = [dict(case, fold=number % 3) for number, case in enumerate(content["training"] + content["validation"])]
+    content |= {"training": cases, "pretraining": cases}
+    del content["validation"]
+    (tmp_path / "folds.json").write_text(json.dumps(content))
+    settings = pretraining(split=tmp_path / "folds.json", data_root=volumes.parent, fold=1)
+    split, store = load_data(settings, ["pretraining", "validation"], labels=False)
+    held = {case["id"] for case in cases if case["fold"] == 1}
+    assert {case.id for case in split.part("validation")} == held
+    assert {case.id for case in split.part("pretraining")} == {case["id"] for case in cases} - held
+    assert set(store.entries) == {case["id"] for case in cases}
+    with pytest.raises(InputError, match=r"folds\.json: fold: found 7, expected 0, 1, 2"):
+        load_data(pretraining(split=tmp_path / "folds.json", data_root=volumes.parent, fold=7), ["validation"], labels=False)

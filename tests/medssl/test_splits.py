@@ -1,14 +1,13 @@
 """Reading and dividing splits: order, draws, patients, defaults; what is refused is in test_check.py."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medssl.problems import LONGEST, InputError, Problem, nearest
-from medssl.splits import Split, divide_by_patient, read_split, stem, take_labelled, write_split
+from medssl.splits import Split, read_split, stem, take_fold, take_labelled, write_split
 
 
 def split_of(folder: Path, **content: Any) -> Split:
@@ -92,27 +91,6 @@ def test_labelled_subsets_are_nested_and_drawn_by_id(tmp_path: Path) -> None:
             take_labelled(split, labelled, draw)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_division_by_patient_is_exact_where_it_can_be(seed: int) -> None:
-    sizes = random.Random(seed).choices([1, 2, 3, 5], k=60)
-    cases = [{"patient": f"P{p}", "image": f"{p}_{i}"} for p, size in enumerate(sizes) for i in range(size)]
-    shuffled = random.Random(seed).sample(cases, len(cases))
-    divided = divide_by_patient(cases, {"validation": 17, "test": 31}, "training", seed)
-    assert [len(divided[part]) for part in ("validation", "test")] == [17, 31]
-    assert sum(map(len, divided.values())) == len(cases)
-    patients = [{case["patient"] for case in part} for part in divided.values()]
-    assert sum(map(len, patients)) == 60
-    again = divide_by_patient(shuffled, {"validation": 17, "test": 31}, "training", seed)
-    assert [{case["patient"] for case in part} for part in again.values()] == patients
-    assert divide_by_patient(cases, {"validation": 17}, "training", seed + 1)["validation"] != divided["validation"]
-
-
-def test_division_keeps_patients_whole_where_no_sum_fits() -> None:
-    cases = [{"patient": p} for p in "aabbcc"]
-    divided = divide_by_patient(cases, {"test": 3}, "training")
-    assert [len(divided[part]) for part in ("test", "training")] == [2, 4]
-
-
 def test_a_split_is_written_whole_with_a_case_a_line(tmp_path: Path) -> None:
     content = {
         "name": "é",
@@ -140,10 +118,76 @@ def test_problems_are_one_printable_line() -> None:
 
 
 def test_stem() -> None:
-    assert [stem(name) for name in ("a.nii.gz", "d/a.b.NII", "a.jpeg", "a.mat", ".png")] == [
+    assert [stem(name) for name in ("a.nii.gz", "d/a.b.NII", "a.jpeg", "a.mat", "f#1.2", ".png")] == [
         "a",
         "a.b",
         "a",
-        "a.mat",
+        "a",
+        "f#1.2",
         ".png",
     ]
+
+
+def test_weight_and_grouping(tmp_path: Path) -> None:
+    split = split_of(tmp_path, grouped_by="image", training=[{"image": "a.nii", "weight": 2}, {"image": "b.nii"}])
+    assert [case.weight for case in split.part("training")] == [2.0, 1.0]
+    assert split.grouped_by == "image"
+    assert split_of(tmp_path, training=["a.nii"]).grouped_by == "patient"
+    for wrong in (0, -1, "2", True, float("inf")):
+        with pytest.raises(InputError):
+            split_of(tmp_path, training=[{"image": "a.nii", "weight": wrong}])
+    with pytest.raises(InputError, match="patient or image"):
+        split_of(tmp_path, grouped_by="file", training=["a.nii"])
+
+
+@pytest.mark.parametrize("grouped_by", ["patient", "image"])
+def test_a_suffix_makes_no_other_patient(tmp_path: Path, grouped_by: str) -> None:
+    def found(first: dict[str, str], second: dict[str, str]) -> int:
+        try:
+            split_of(tmp_path, grouped_by=grouped_by, training=[first], test=[second])
+        except InputError as error:
+            return len(error.problems)
+        return 0
+
+    told = {"image": "a.nii", "patient": "P1_day1"}, {"image": "b.nii", "patient": "P1_day2"}
+    assert found(*told) == 1
+    assert found({"image": "26 (19).png"}, {"image": "26 (20).png"}) == (grouped_by == "patient")
+    assert found({"image": "case_001.png"}, {"image": "case_002.png"}) == 0
+
+
+def test_only_a_mat_file_is_its_own_label(tmp_path: Path) -> None:
+    labels = {"0": "background", "1": "tumour"}
+    assert split_of(tmp_path, labels=labels, training=[{"image": "1.mat", "label": "1.mat"}]).part("training")
+    with pytest.raises(InputError, match="the image itself"):
+        split_of(tmp_path, labels=labels, training=[{"image": "1.nii", "label": "1.nii"}])
+
+
+def test_folds(tmp_path: Path) -> None:
+    training = [{"image": f"{i}.nii", "patient": f"P{i // 2}", "fold": i // 2 % 3} for i in range(12)]
+    pretraining = [*training, {"image": "u.nii", "patient": "p0_pre"}]
+    split = split_of(tmp_path, training=training, pretraining=pretraining)
+    for fold in range(3):
+        taken = take_fold(split, fold)
+        assert {case.fold for case in taken.part("validation")} == {fold}
+        assert len(taken.part("training")) == 8
+        assert len(taken.part("pretraining")) == (8 if fold == 0 else 9)  # P0 is p0_pre
+    with pytest.raises(InputError, match="0, 1, 2"):
+        take_fold(split, 3)
+    with pytest.raises(InputError, match="validation part"):
+        take_fold(split_of(tmp_path, training=training, validation=["v.nii"]), 0)
+    with pytest.raises(InputError, match="no fold"):
+        take_fold(split_of(tmp_path, training=["v.nii"]), 0)
+
+
+def test_draws_of_classes_take_turns_and_are_nested(tmp_path: Path) -> None:
+    labels = {str(i): f"class {i}" for i in range(3)}
+    training = [{"image": f"{i}.png", "patient": f"Q{i // 3}", "label": 0 if i < 60 else 1 + i % 2} for i in range(90)]
+    split = split_of(tmp_path, task="classification", labels=labels, training=training)
+    for draw in (1, 2):
+        whole = [case.id for case in take_labelled(split, None, draw).part("training")]
+        for n in range(1, 91):
+            cases = take_labelled(split, n, draw).part("training")
+            assert [case.id for case in cases] == whole[:n]
+            counts = [sum(case.label == k for case in cases) for k in range(3)]
+            assert max(counts) - min(counts) <= 1 or min(counts[1:]) == 15
+            assert n > 30 or len({case.patient for case in cases if case.label == 0}) == counts[0]

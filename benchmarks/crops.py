@@ -1,0 +1,234 @@
+"""Crops a second: the store against MONAI's data sets, side by side on the same volumes.
+
+    python benchmarks/crops.py [--volumes 20] [--data FOLDER --crop 32] [--seconds 10]
+
+Every way reads the same .nii.gz files and gives the same crops: at a window scaled to 0..1, 96^3 voxels at random, in
+batches of 4, one or two crops a volume and epoch. Each way runs in a process of its own on one core, without workers,
+in several turns, so that a busy machine hits all alike; the figures are medians of the turns. Before the turns each way
+fills what it keeps on disk. `first` is the time until the first batch in a fresh process, imports left out; `memory`
+the most that process had, with about 600 MB of imports; `raw` reading a crop's int16 and nothing else.
+`CacheDataset, no copy` is CacheDataset(copy_cache=False), which nothing in its documentation of transforms asks for, but
+which random crops allow.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    Orientationd,
+    RandSpatialCropSamplesd,
+    ScaleIntensityRanged,
+)
+from tqdm import tqdm
+
+from medssl.config import Pretrain
+from medssl.data import load_data
+from medssl.loaders import Crops, training_loader
+from medssl.splits import write_split
+
+SHAPE, WINDOW, BATCH = (256, 256, 192), (-1000.0, 1000.0), 4
+WAYS = ("Dataset", "PersistentDataset", "CacheDataset", "CacheDataset, no copy", "store")
+DISTINCT = 20  # volumes of their own voxels; further ones are copies of these files, which no way can tell
+
+
+def main() -> None:
+    """Make the volumes, time every way in turns, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--volumes", type=int, default=20)
+    parser.add_argument("--crop", type=int, default=96)
+    parser.add_argument("--crops-per-volume", type=int, default=1)
+    parser.add_argument("--data", type=Path, help="a folder of .nii.gz files instead of synthetic volumes")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn of each way")
+    parser.add_argument("--folder", type=Path, help="where volumes and caches are kept; default: a temporary one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        files = volumes(folder / "volumes", options.volumes) if options.data is None else large(options.data, options.crop)
+        print(f"{len(files)} volumes, {sum(file.stat().st_size for file in files) / 1e6:.0f} MB as .nii.gz")
+        print(f"memcpy of a crop's bytes {memcpy(options.crop):.3f} ms")
+        measure(options, files, folder)
+
+
+def volumes(folder: Path, count: int) -> list[Path]:
+    """CT-sized volumes: int16, air and a noisy ellipsoid, which gzip packs about as well as a real scan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in SHAPE), indexing="ij")
+    inside = sum(axis**2 for axis in axes) < 0.8
+    files = [folder / f"volume_{number:03d}.nii.gz" for number in range(count)]
+    for number, file in enumerate(tqdm(files, desc="volumes", disable=None)):
+        part = folder / "part.nii.gz"
+        if file.exists():
+            continue
+        if number < DISTINCT:
+            noise = np.random.default_rng(number).normal(40, 20, SHAPE).astype(np.int16)
+            image = np.where(inside, noise, np.int16(-1000)).astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), part)
+        else:
+            shutil.copyfile(files[number % DISTINCT], part)
+        part.rename(file)
+    return files
+
+
+def large(folder: Path, side: int) -> list[Path]:
+    """The volumes of a folder that a crop fits into: MONAI's crops of smaller ones do not make a batch."""
+    return [file for file in sorted(folder.glob("*.nii.gz")) if min(nibabel.load(file).shape) >= side]
+
+
+def memcpy(side: int) -> float:
+    """Milliseconds to copy as many int16 as a crop has, from memory that is not in the processor's caches."""
+    source = np.ones((64, side**3), np.int16)
+    target = np.empty(side**3, np.int16)
+    times = []
+    for k in np.random.default_rng(0).integers(0, 64, 300):
+        began = time.perf_counter()
+        np.copyto(target, source[k])
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
+def measure(options: argparse.Namespace, files: list[Path], folder: Path) -> None:
+    """Run every way in turns, each in a fresh process, and print its medians."""
+    results: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
+    words = (files, folder, options.crop, options.crops_per_volume, options.seconds)
+    for way in options.ways:
+        began = time.perf_counter()
+        in_a_process(fill, way, *words)
+        print(f"{way}: filled in {time.perf_counter() - began:.1f} s with imports", flush=True)
+    for _ in range(options.turns):
+        for way in options.ways:
+            results[way].append(in_a_process(one_turn, way, *words))
+    head = f"{'':22} {'crops/s':>9} {'ms':>7} {'raw ms':>7} {'first s':>8} {'memory MB':>10} {'disk MB':>8}"
+    print(head)
+    medians = {way: {key: statistics.median(r[key] for r in rows) for key in rows[0]} for way, rows in results.items()}
+    for way, row in medians.items():
+        rate = 1e3 / row["ms"]
+        print(
+            f"{way:22} {rate:9.1f} {row['ms']:7.2f} {row['raw_ms']:7.3f} {row['first_s']:8.2f} {row['memory_mb']:10.0f}"
+            f" {row['disk_mb']:8.0f}"
+        )
+    for way in (way for way in medians if way != "store" and "store" in medians):
+        print(f"the store gives {medians[way]['ms'] / medians['store']['ms']:.2f} times the crops of {way}")
+
+
+def in_a_process(work: Callable[..., Any], *words: Any) -> Any:
+    """Call a function in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, words)
+
+
+def fill(way: str, files: list[Path], folder: Path, side: int, crops: int, seconds: float) -> None:
+    """Put on disk what a way keeps there."""
+    cache = folder / f"{way}-{side}-{len(files)}"
+    if way == "store":
+        store(way, files, cache, side, crops)
+    elif way == "PersistentDataset":
+        data = monai_data(way, files, cache, side, crops)
+        for number in range(len(data)):
+            data[number]
+
+
+def one_turn(way: str, files: list[Path], folder: Path, side: int, crops: int, seconds: float) -> dict[str, float]:
+    """Load batches one way for some seconds on one core; gives ms a crop, time until the first batch, memory, disk."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    cache = folder / f"{way}-{side}-{len(files)}"
+    batches, raw = (store if way == "store" else monai)(way, files, cache, side, crops)
+    next(batches)
+    first = time.perf_counter() - began
+    sample, spent, times = 0, 0.0, list[float]()
+    while spent < seconds or sample < 3:
+        began = time.perf_counter()
+        next(batches)
+        times.append((time.perf_counter() - began) / BATCH)
+        spent += times[-1] * BATCH
+        sample += 1
+    raw_times = []
+    for _ in range(300 if raw else 0):
+        began = time.perf_counter()
+        raw()
+        raw_times.append(time.perf_counter() - began)
+    disk = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
+    return {
+        "ms": statistics.median(times) * 1e3,
+        "raw_ms": statistics.median(raw_times) * 1e3 if raw_times else float("nan"),
+        "first_s": first,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "disk_mb": disk / 1e6,
+    }
+
+
+def monai_data(way: str, files: list[Path], cache: Path, side: int, crops: int) -> Any:
+    """One of MONAI's data sets."""
+    low, high = WINDOW
+    transform = Compose([
+        LoadImaged("image"),
+        EnsureChannelFirstd("image"),
+        Orientationd("image", axcodes="RAS", labels=None),
+        ScaleIntensityRanged("image", low, high, 0, 1, clip=True),
+        RandSpatialCropSamplesd("image", (side,) * 3, num_samples=crops, random_size=False),
+    ])  # fmt: skip
+    items = [{"image": str(file)} for file in files]
+    if way == "Dataset":
+        return Dataset(items, transform)
+    if way == "PersistentDataset":
+        return PersistentDataset(items, transform, cache)
+    return CacheDataset(items, transform, num_workers=2, progress=False, copy_cache=not way.endswith("no copy"))
+
+
+def monai(way: str, files: list[Path], cache: Path, side: int, crops: int) -> tuple[Iterator[Any], None]:
+    """The batches of one of MONAI's data sets, epoch after epoch."""
+    data = monai_data(way, files, cache, side, crops)
+
+    def endless() -> Iterator[Any]:
+        while True:  # a batch has BATCH crops
+            yield from DataLoader(data, batch_size=max(BATCH // crops, 1), shuffle=True, num_workers=0)
+
+    return endless(), None
+
+
+def store(way: str, files: list[Path], cache: Path, side: int, crops: int) -> tuple[Iterator[Any], Callable[[], Any]]:
+    """The batches of the store, and a function that reads a crop's bytes and does nothing with them."""
+    cache.mkdir(parents=True, exist_ok=True)
+    root = files[0].parent
+    split = cache / "split.json"
+    cases = [{"image": file.name} for file in files]
+    if not split.exists():
+        write_split(split, {"pretraining": cases})
+    settings = Pretrain.model_validate({
+        "split": split, "data_root": root, "store": cache, "out": cache / "out", "steps": 10**9, "validate_every": 1,
+        "batch_size": BATCH, "crops_per_case": crops, "workers": 0, "crop_size": [side] * 3, "lr": 1,
+        "method": "recon_contrast",
+        "intensity": {"name": "window", "low": WINDOW[0], "high": WINDOW[1]}, "foreground_above": None,
+        "network": {"name": "vit_tiny", "patch_size": [side // 4] * 3},
+    })  # fmt: skip
+    parts, packed = load_data(settings, ["pretraining"], labels=False)
+    crops_of = Crops(packed, parts.part("pretraining"), settings)
+    entries, random = list(packed.entries.values()), np.random.default_rng(0)
+
+    def raw() -> torch.Tensor:
+        entry = entries[int(random.integers(len(entries)))]
+        start = [int(random.integers(n - side + 1)) for n in entry.shape]
+        return packed.view(entry.image, start, [side] * 3).contiguous()
+
+    return iter(training_loader(crops_of, 0)), raw
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""BIDS: `sub-X/[ses-Y/]anat/sub-X_..._T1w.nii.gz`, labels from participants.tsv or from derivatives' `_dseg`."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from medssl.problems import InputError, Problem
+from medssl.sources.found import Found, FoundCase, named
+from medssl.sources.table import EMPTY, read_table
+
+IMAGE = re.compile(r"(sub-[^/_]+)/(?:ses-[^/_]+/)?[^/]+/(\1(?:_[^/_]+-[^/_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
+DSEG = re.compile(r"derivatives/(?:.+/)?(sub-[^/]+)_dseg\.nii(?:\.gz)?")
+NOT_ALIKE = {"space", "desc", "label", "res", "den"}  # entities that only derivatives have
+
+
+def bids(folder: Path, files: Sequence[str], suffixes: Sequence[str], column: str | None, task: str) -> Found | None:
+    """The cases of the suffixes, one a channel (by default the only one, or T1w); raises InputError."""
+    images: dict[str, dict[str, str]] = {}
+    for path in files:
+        match = IMAGE.fullmatch(path)
+        if match:
+            images.setdefault(match[2], {})[match[3]] = path
+    if not images:
+        return None
+    chosen = suffixes or _usual(folder, {suffix for case in images.values() for suffix in case})
+    cases = [
+        FoundCase(tuple(case[suffix] for suffix in chosen), patient=name.split("_")[0])
+        for name, case in sorted(images.items())
+        if all(suffix in case for suffix in chosen)
+    ]
+    if not cases:
+        raise InputError([Problem(str(folder), "--suffix", f"no image of all of {' '.join(chosen)}", "suffixes as T1w")])
+    partly = [name for name, case in sorted(images.items()) if 0 < sum(suffix in case for suffix in chosen) < len(chosen)]
+    left_out = [f"cases without every channel: {named(partly)}"] if partly else []
+    layout = f"BIDS, --suffix {' '.join(chosen)}"
+    if column:
+        return Found(layout, task, _from_participants(folder, cases, column, task), modality=tuple(chosen), left_out=left_out)
+    return Found(layout, "segmentation", _from_derivatives(cases, files), modality=tuple(chosen), left_out=left_out)
+
+
+def _usual(folder: Path, there: set[str]) -> Sequence[str]:
+    if len(there) == 1 or "T1w" in there:
+        return ("T1w",) if "T1w" in there else tuple(there)
+    raise InputError([Problem(str(folder), "--suffix", "none", f"one or several of {' '.join(sorted(there))}")])
+
+
+def _from_participants(folder: Path, cases: Sequence[FoundCase], column: str, task: str) -> list[FoundCase]:
+    path = folder / "participants.tsv"
+    names, rows = read_table(path)
+    missing = [name for name in ("participant_id", column) if name not in names]
+    if missing:
+        raise InputError([Problem(str(path), "columns", f"no {name}", f"one of {', '.join(names)}") for name in missing])
+    problems: list[Problem] = []
+    values: dict[str, str | float] = {}
+    for row in rows:
+        text, who = row.values[column], row.values["participant_id"]
+        if text.lower() in EMPTY:
+            continue
+        if who in values:
+            problems.append(Problem(str(path), f"line {row.line}, participant_id", f"{who} again", "a participant once"))
+        try:
+            values[who] = float(text) if task == "regression" else text
+        except ValueError:
+            problems.append(Problem(str(path), f"line {row.line}, {column}", text, "a number, as 0.5"))
+    if problems:
+        raise InputError(problems)
+    return [dataclasses.replace(case, label=values.get(str(case.patient))) for case in cases]
+
+
+def _from_derivatives(cases: Sequence[FoundCase], files: Sequence[str]) -> list[FoundCase]:
+    by_entities: dict[frozenset[str], list[str]] = {}
+    for path in files:
+        match = DSEG.fullmatch(path)
+        if match:
+            name = match[1].rsplit("/", 1)[-1]
+            by_entities.setdefault(_entities(name), []).append(path)
+    problems, labelled = [], []
+    for case in cases:
+        entities = _entities(case.image[0].rsplit("/", 1)[-1].rsplit("_", 1)[0])
+        labels = by_entities.get(entities, [])
+        if len(labels) > 1:
+            problems.append(Problem(labels[1], "label", f"a second one beside {labels[0]}", "one _dseg an image"))
+        labelled.append(dataclasses.replace(case, label=labels[0] if labels else None))
+    if problems:
+        raise InputError(problems)
+    return labelled
+
+
+def _entities(name: str) -> frozenset[str]:
+    return frozenset(piece for piece in name.split("_") if "-" in piece and piece.split("-")[0] not in NOT_ALIKE)

@@ -1,0 +1,88 @@
+"""What a source finds in a folder: cases with paths relative to it, before anybody divides them."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medssl.problems import Problem
+from medssl.readers import SUFFIX
+from medssl.readers.dicom import SUFFIXES as DICOM
+
+GIVEN_PARTS = {
+    **dict.fromkeys(("train", "training", "tr"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "ts"), "test"),
+    **dict.fromkeys(("unlabelled", "unlabeled", "pretraining"), "pretraining"),
+}
+SHOWN = 20  # lines of one kind of problem; the rest is counted
+
+
+@dataclass(frozen=True)
+class FoundCase:
+    """`label` is a path, the name of a class, a number or None; `part` a part of the split that the data set gives."""
+
+    image: tuple[str, ...]
+    label: str | float | None = None
+    patient: str | None = None
+    part: str | None = None
+    weight: float = 1.0
+
+
+@dataclass
+class Found:
+    """The cases of one source; `labels` are set where the data set names its classes, `modality` where its channels."""
+
+    layout: str
+    task: str
+    cases: list[FoundCase]
+    labels: dict[int, str] = field(default_factory=dict)
+    modality: tuple[str, ...] = ()
+    left_out: list[str] = field(default_factory=list)
+
+
+def list_files(folder: Path) -> tuple[str, ...]:
+    """The files below a folder as sorted relative paths, without hidden ones such as the Decathlon's `._x.nii.gz`."""
+    found: list[str] = []
+    visited: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(where).relative_to(folder)
+        found += [(here / name).as_posix() for name in names if not name.startswith(".")]
+    return tuple(sorted(found))
+
+
+def is_image(path: str) -> bool:
+    """Whether it is a picture or a volume by its name; .mat and DICOM are sources of their own."""
+    return suffix(path) not in {"", ".mat", *DICOM}
+
+
+def suffix(path: str) -> str:
+    """The suffix of an image format, as written, or nothing."""
+    lower = path.lower()
+    known = max((known for known in SUFFIX if lower.endswith(known)), key=len, default="")
+    return path[len(path) - len(known) :].lower() if known else ""
+
+
+def bare(path: str) -> str:
+    """The path without the suffix of its format."""
+    return path[: len(path) - len(suffix(path))]
+
+
+def named(names: Sequence[str]) -> str:
+    """How many and the first few, for a line of the summary."""
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def shortened(problems: Iterable[Problem]) -> list[Problem]:
+    """The first problems of one kind and a line that counts the others."""
+    problems = list(problems)
+    if len(problems) <= SHOWN:
+        return problems
+    last = problems[-1]
+    return [*problems[:SHOWN], last._replace(found=f"{len(problems) - SHOWN} more like it")]

@@ -1,0 +1,380 @@
+"""`medssl split`: every layout becomes a split that checks clean, no patient is in two parts, and each mistake is told."""
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import PIL.Image
+import pydicom
+import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from medssl.check import check_split
+from medssl.patients import group_patients
+from medssl.problems import InputError
+from medssl.split_command import add_arguments, run
+from medssl.splits import PARTS, Split, read_split
+
+
+def volume(path: Path, seed: int, label: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 3 if label else 100, (4, 5, 6)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 255, (6, 7), np.uint8)).save(path)
+
+
+def pairs(folder: Path, images: str, labels: str, count: int = 10, channels: tuple[str, ...] = ("",)) -> None:
+    for i in range(count):
+        for c, channel in enumerate(channels):
+            volume(folder / images / f"p_{i:02d}{channel}.nii.gz", i + 100 * c)
+        volume(folder / labels / f"p_{i:02d}.nii.gz", i, label=True)
+
+
+def split(folder: Path, *options: str) -> Split:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    run(parser.parse_args([str(folder), str(folder / "split.json"), *options]))
+    return read_split(folder / "split.json")
+
+
+def refused(folder: Path, *options: str) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        split(folder, *options)
+    assert not (folder / "split.json").exists()
+    return [str(problem) for problem in caught.value.problems]
+
+
+def sizes(found: Split) -> list[int]:
+    return [len(found.part(part)) for part in PARTS]
+
+
+def class_folders(folder: Path) -> list[str]:
+    for i in range(30):
+        picture(folder / ("train" if i < 20 else "test") / "ab"[i % 2] / f"x ({i}).png", i)
+    return ["--by-image"]
+
+
+def decathlon(folder: Path) -> list[str]:
+    pairs(folder, "imagesTr", "labelsTr")
+    (folder / "imagesTr" / "._p_00.nii.gz").write_bytes(b"x")
+    volume(folder / "imagesTs" / "q.nii.gz", 99)
+    about = {"labels": {"0": "background", "1": "L1", "2": "L2"}, "modality": {"0": "CT"}}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return ["--patient", r"(\w+)\.nii"]
+
+
+def nnunet(folder: Path) -> list[str]:
+    pairs(folder, "imagesTr", "labelsTr", channels=("_0000", "_0001"))
+    about = {"labels": {"background": 0, "L1": 1, "L2": 2}, "channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return ["--patient", r"/(p_\d+)"]
+
+
+def images_labels(folder: Path) -> list[str]:
+    pairs(folder, "images", "labels")
+    return ["--patient", "(?P<patient>p_.*)[.]nii"]
+
+
+def bids(folder: Path) -> list[str]:
+    for i in range(10):
+        for session in (1, 2):
+            stem = f"sub-{i:02d}/ses-{session}/anat/sub-{i:02d}_ses-{session}"
+            volume(folder / f"{stem}_T1w.nii.gz", 2 * i + session)
+            volume(folder / f"{stem}_T2w.nii.gz", 200 + 2 * i + session)
+    rows = "".join(f"sub-{i:02d}\t{'n/a' if i == 9 else i % 2}\n" for i in range(10))
+    (folder / "participants.tsv").write_text("\ufeffparticipant_id\tgroup\n" + rows, encoding="utf-8")
+    return ["--suffix", "T1w", "T2w", "--label-column", "group"]
+
+
+def bids_dseg(folder: Path) -> list[str]:
+    bids(folder)
+    for i in range(10):
+        volume(folder / f"derivatives/seg/sub-{i:02d}/ses-1/anat/sub-{i:02d}_ses-1_desc-x_dseg.nii.gz", i, label=True)
+    return []
+
+
+def template(folder: Path) -> list[str]:
+    for i in range(8):
+        for visit in ("Pre", "Post"):
+            volume(folder / f"{i:02d}" / f"{visit}_Scan_T1.nii.gz", 2 * i + (visit == "Pre"))
+            volume(folder / f"{i:02d}" / f"{visit}_Mask.nii.gz", i, label=True)
+    return ["--image", "{patient}/{visit}_Scan_T1.nii.gz", "--label", "{patient}/{visit}_Mask.nii.gz"]
+
+
+def table(folder: Path) -> list[str]:
+    rows = ["path;age;subject;weight"]
+    for i in range(20):
+        picture(folder / "all" / f"{i}.png", i)
+        rows.append(f"all/{i}.png;{i * 1.5 if i < 18 else ''};S{i // 2};2")
+    (folder / "t.csv").write_text("\ufeff" + "\r\n".join(rows), encoding="utf-8")
+    columns = ["--columns", "image=path", "label=age", "patient=subject"]
+    return ["--table", str(folder / "t.csv"), "--task", "regression", *columns]
+
+
+def flat(folder: Path) -> list[str]:
+    for i in range(10):
+        volume(folder / f"A-{i // 2}_day{i}.nii.gz", i)
+    return ["--patient", r"A-(\d+)"]
+
+
+def figshare(folder: Path) -> list[str]:
+    for i in range(12):
+        with h5py.File(folder / f"{i}.mat", "w", userblock_size=512) as file:
+            image = np.random.default_rng(i).integers(0, 99, (6, 7)).astype(np.int16)
+            codes = np.array([[ord(c)] for c in f"10{i // 2}"], np.uint16)
+            values = {"PID": codes, "label": [[i // 4 + 1.0]], "image": image, "tumorMask": (image > 50).astype(np.uint8)}
+            for key, value in values.items():
+                file[f"cjdata/{key}"] = value
+    return []
+
+
+def figshare_masks(folder: Path) -> list[str]:
+    return [*figshare(folder), "--task", "segmentation"]
+
+
+def dicom(folder: Path) -> list[str]:
+    for i in range(6):
+        for z in range(4):
+            slice_ = pydicom.Dataset()
+            slice_.file_meta = pydicom.dataset.FileMetaDataset()
+            slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            slice_.SOPClassUID = CTImageStorage
+            slice_.SOPInstanceUID = f"1.2.{i + 1}.{z + 1}"
+            slice_.SeriesInstanceUID = f"1.2.{i + 1}"
+            slice_.StudyInstanceUID, slice_.PatientID, slice_.Modality = "1.3", f"P{i // 2}", "CT"
+            slice_.ImagePositionPatient, slice_.ImageOrientationPatient = [0, 0, z], [1, 0, 0, 0, 1, 0]
+            slice_.PixelSpacing, slice_.Rows, slice_.Columns = [1, 1], 5, 6
+            slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
+            slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
+            slice_.PixelData = np.random.default_rng(9 * i + z).integers(0, 99, (5, 6)).astype(np.int16).tobytes()
+            place = folder / f"study{i // 2}"  # two series in one folder
+            place.mkdir(exist_ok=True)
+            slice_.save_as(place / f"{i}_{z}.dcm", enforce_file_format=True)
+    return []
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], list[str]], list[int], int]] = {  # sizes of the parts, classes
+    "class folders": (class_folders, [18, 18, 2, 10], 2),
+    "Decathlon": (decathlon, [8, 7, 1, 2], 3),
+    "nnU-Net": (nnunet, [7, 7, 1, 2], 3),
+    "images and labels": (images_labels, [7, 7, 1, 2], 3),
+    "BIDS": (bids, [14, 12, 2, 4], 2),
+    "BIDS with dseg": (bids_dseg, [14, 7, 1, 2], 3),
+    "template": (template, [12, 12, 2, 2], 3),
+    "table": (table, [14, 12, 2, 4], 0),
+    "figshare": (figshare, [8, 8, 2, 2], 3),
+    "figshare masks": (figshare_masks, [8, 8, 2, 2], 2),
+    "DICOM": (dicom, [4, 0, 2, 0], 0),
+    "images alone": (flat, [8, 0, 2, 0], 0),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_layout_becomes_a_clean_split(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make, expected, classes = LAYOUTS[name]
+    found = split(tmp_path, *make(tmp_path))
+    assert check_split(found, deep=True) == []
+    assert (sizes(found), len(found.labels)) == (expected, classes)
+    assert found.grouped_by == ("image" if name == "class folders" else "patient")
+    out = capsys.readouterr().out
+    assert "layout: " in out
+    assert out.endswith(f"next: medssl check {tmp_path}/split.json --deep\n")
+    before = (tmp_path / "split.json").read_text()
+    with pytest.raises(InputError, match="overwrite"):
+        split(tmp_path, *make(tmp_path))
+    split(tmp_path, *make(tmp_path), "--overwrite")
+    assert (tmp_path / "split.json").read_text() == before
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_no_patient_leaks_whatever_the_layout(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    rows = []
+    for p in range(draw.randint(6, 40)):
+        part = draw.choice(["", "", "test"]) if seed % 2 else ""
+        for visit in range(draw.choice([1, 1, 2, 3])):
+            patient = draw.choice([f"P{p}", f"p{p}", f"P{p}_day{visit}", f"P{p}-pre"])
+            (tmp_path / f"{p}_{visit}.png").touch()
+            rows.append(f"{p}_{visit}.png,{draw.choice('abc')},{patient},{part}")
+    draw.shuffle(rows)
+    (tmp_path / "t.csv").write_text("image,label,patient,part\n" + "\n".join(rows))
+    options = ["--table", str(tmp_path / "t.csv"), "--seed", str(seed), *(["--folds", "3"] if seed % 3 == 0 else [])]
+    found = split(tmp_path, *options)
+    cases = {part: found.part(part) for part in PARTS}
+    assert sum(len(cases[part]) for part in PARTS[1:]) == len(rows)
+    groups = group_patients(case.patient for part in PARTS for case in cases[part])
+    people = {part: {groups[case.patient] for case in cases[part]} for part in PARTS}
+    assert not people["training"] & people["validation"]
+    assert not (people["training"] | people["validation"] | people["pretraining"]) & people["test"]
+    assert not people["pretraining"] & people["validation"]
+    assert people["pretraining"] == people["training"]
+    if not seed % 2:
+        assert abs(len(cases["test"]) - 0.2 * len(rows)) <= 3.5
+    folds: dict[str, set[int | None]] = {}
+    for case in cases["training"]:
+        folds.setdefault(groups[case.patient], set()).add(case.fold)
+    assert all(len(values) == 1 for values in folds.values())
+    labels = [case.label for case in cases["training"]]
+    for n in range(1, len(labels)):
+        counts = [labels[:n].count(k) for k in range(3)]
+        assert all(counts[k] >= max(counts) - 1 or counts[k] == labels.count(k) for k in range(3))
+
+
+def numbers(folder: Path) -> None:
+    for i in range(10):
+        (folder / f"{i}.png").touch()
+
+
+def rows(*lines: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        numbers(folder)
+        (folder / "t.csv").write_text("image,label,patient\n" + "\n".join(lines))
+
+    return make
+
+
+def files(*names: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+    return make
+
+
+WRONG: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
+    "empty": (lambda folder: None, [], ["no file"]),
+    "nothing known": (files("a.txt"), [], ["no known one in 1 files, as a.txt"]),
+    "two layouts": (
+        files("imagesTr/1.nii", "labelsTr/1.nii", "images/1.nii", "labels/1.nii"),
+        [],
+        ["2 at once, expected --layout decathlon or --layout images-labels"],
+    ),
+    "another layout": (files("a/1.png", "b/2.png", "c.mat"), ["--layout", "bids"], ["not bids"]),
+    "no patients": (
+        numbers,
+        [],
+        ["none of 10 cases, expected {patient} in --image, a patient column, --patient REGEX, or --by-image"],
+    ),
+    "some patients": (rows("0.png,a,P", "1.png,b,"), ["--table"], ["none of 1 (1.png)"]),
+    "pattern that does not fit": (numbers, ["--patient", "([0-7])"], ["8.png: patient: found no match", "9.png: patient"]),
+    "pattern without group": (numbers, ["--patient", "x"], ["(brackets)"]),
+    "broken pattern": (numbers, ["--patient", "("], ["a regular expression"]),
+    "template without a file": (numbers, ["--image", "{patient}.jpg"], ["nearest is "]),
+    "template without an end": (numbers, ["--image", "{patient"], ["fields such as {id}"]),
+    "label fields": (numbers, ["--image", "{id}.png", "--label", "{x}.png"], ["{x}"]),
+    "label without image": (
+        files("i/1.png", "i/2.png", "l/1.png", "l/3.png", "l/4.png"),
+        ["--image", "i/{id}.png", "--label", "l/{id}.png"],
+        ["l/3.png: label: found no image", "l/4.png: label: found no image"],
+    ),
+    "unknown part": (files("a/1.png", "b/2.png"), ["--image", "{part}/{id}.png"], ["{part}: found a", "{part}: found b"]),
+    "one file for two": (files("a.png", "a.jpg"), ["--image", "{id}.*"], ["give the suffix"]),
+    "a patient in two given parts": (
+        files("train/P1_a.png", "test/P1_b.png", "train/P2_a.png", "test/P3_a.png"),
+        ["--image", "{part}/{patient}_{x}.png"],
+        ["a patient in one part"],
+    ),
+    "one patient": (numbers, ["--patient", "(png)"], ["at least 2"]),
+    "fewer cases than asked": (numbers, ["--by-image", "--test", "20"], ["more than 1 for validation and 20 for test"]),
+    "too many folds": (rows("0.png,a,P", "1.png,b,Q"), ["--folds", "9", "--test", "0", "--table"], ["2 to 2"]),
+    "folds and validation": (numbers, ["--by-image", "--folds", "2", "--validation", "3"], ["folds or a validation part"]),
+    "missing column": (rows("0.png,a,P"), ["--columns", "label=lable", "--table"], ["no lable, expected label (nearest)"]),
+    "no such key": (rows("0.png,a,P"), ["--columns", "lab=label", "--table"], ["NAME=COLUMN"]),
+    "rows": (
+        rows("0.png,a,P", "0.png,a,P", "x.png,a,P", "../y.png,a,P", ",a,P"),
+        ["--table"],
+        ["line 3, image: found the image of line 2", "no file x.png", "inside FOLDER", "line 6, image: found nothing"],
+    ),
+    "ragged row": (rows("0.png,a", "1.png,a,P"), ["--table"], ["line 2: found 2 fields"]),
+    "no row": (rows(), ["--table"], ["1 lines"]),
+    "number": (rows("0.png,a,P", "1.png,nan,P"), ["--task", "regression", "--table"], ["line 2, label", "line 3, label"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_each_mistake_has_its_lines(tmp_path: Path, name: str) -> None:
+    make, options, said = WRONG[name]
+    make(tmp_path)
+    options = [*options, str(tmp_path / "t.csv")] if options[-1:] == ["--table"] else options
+    lines = refused(tmp_path, *options)
+    assert len(lines) == len(said), lines
+    for line, words in zip(lines, said, strict=True):
+        assert words in line
+
+
+def test_places(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(InputError) as caught:
+        run(parser.parse_args([str(tmp_path / "a"), str(tmp_path / "b" / "c.json")]))
+    assert len(caught.value.problems) == 2
+
+
+def test_patients_as_folders_are_no_classes(tmp_path: Path) -> None:
+    template(tmp_path)
+    assert "no known one" in refused(tmp_path)[0]
+
+
+def test_a_division_is_the_same_for_ever(tmp_path: Path) -> None:
+    rows("0.png,a,P0", *(f"{i}.png,{'ab'[i % 2]},P{i}" for i in range(1, 10)))(tmp_path)
+    found = split(tmp_path, "--table", str(tmp_path / "t.csv"))
+    ids = {part: [case.id for case in found.part(part)] for part in PARTS[1:]}
+    assert ids["validation"] + ids["test"] == ["6", "0", "3"]
+    assert ids["training"][:3] == ["4", "9", "2"]
+    text = (tmp_path / "split.json").read_text()
+    header, *lines = (tmp_path / "t.csv").read_text().splitlines()
+    (tmp_path / "t.csv").write_text("\n".join([header, *reversed(lines)]))
+    split(tmp_path, "--table", str(tmp_path / "t.csv"), "--overwrite")
+    assert (tmp_path / "split.json").read_text() == text  # whatever order the cases come in
+    other = split(tmp_path, "--table", str(tmp_path / "t.csv"), "--seed", "1", "--overwrite")
+    assert [case.id for case in other.part("training")] != ids["training"]
+
+
+def test_unlabelled_images_and_no_pretraining(tmp_path: Path) -> None:
+    for i in range(10):
+        volume(tmp_path / "u" / f"p_{i:02d}b.nii.gz", 50 + i)
+    options = [*images_labels(tmp_path)[:1], r"(p_\d+)", "--unlabelled", "u"]
+    found = split(tmp_path, *options)
+    held = {case.patient for part in ("validation", "test") for case in found.part(part)}
+    assert sizes(found) == [14, 7, 1, 2]
+    assert not held & {case.patient for case in found.part("pretraining")}
+    assert check_split(found, deep=True) == []
+    assert sizes(split(tmp_path, *options, "--no-pretraining", "--overwrite"))[0] == 0
+
+
+def test_test_cases_without_a_label_are_in_no_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers(tmp_path)
+    lines = [f"{i}.png,{'' if i == 8 else 'ab'[i % 2]},P{i},{'test' if i > 6 else ''}" for i in range(10)]
+    (tmp_path / "t.csv").write_text("image,label,patient,part\n" + "\n".join(lines))
+    found = split(tmp_path, "--table", str(tmp_path / "t.csv"))
+    assert sizes(found) == [6, 6, 1, 2]
+    assert "without a label: 1 (8)" in capsys.readouterr().out
+
+
+def test_a_class_of_one_patient_is_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows(*(f"{i}.png,{'c' if i > 7 else 'ab'[i % 2]},{'P8' if i > 7 else i}" for i in range(10)))(tmp_path)
+    for seed in range(5):
+        found = split(tmp_path, "--table", str(tmp_path / "t.csv"), "--overwrite", "--seed", str(seed))
+        assert sum(case.label == 2 for case in found.part("training")) == 2
+        assert "classes of a single patient, in one part only: 1 (c)" in capsys.readouterr().out
+
+
+def test_out_is_not_replaced_by_what_cannot_be_read(tmp_path: Path) -> None:
+    numbers(tmp_path)
+    split(tmp_path, "--by-image")
+    before = (tmp_path / "split.json").read_text()
+    (tmp_path / ("x" * 210 + ".png")).touch()  # too long for an id
+    with pytest.raises(InputError, match="200"):
+        split(tmp_path, "--by-image", "--overwrite")
+    assert (tmp_path / "split.json").read_text() == before
+    assert not list(tmp_path.glob(".partial*"))
