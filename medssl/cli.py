@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
     pack.add_argument("--labels", action="store_true", help="pack labels too, for fine-tuning; default: for pre-training")
     pack.add_argument("--dims", type=int, choices=(2, 3), default=3)
-    pack.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="one number an axis; default: the images' own")
+    pack.add_argument(
+        "--spacing", type=millimetres, nargs="+", metavar="MM", help="one number an axis; default: the images' own"
+    )
     pack.add_argument("--foreground-above", type=float, metavar="VALUE", help="crop away the border at or below this intensity")
     pack.add_argument("--workers", type=int, default=2, help="threads")
     pack.set_defaults(run=run_pack)
@@ -108,6 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     return guarded(lambda: options.run(options), options.debug)
+
+
+def millimetres(text: str) -> float:
+    """A length that a voxel can have."""
+    if not 1e-3 <= float(text) <= 1e3:
+        raise ValueError(text)
+    return float(text)
 
 
 def guarded(work: Callable[[], object], debug: bool = False) -> int:
@@ -172,7 +181,8 @@ def run_pack(options: argparse.Namespace) -> None:
     split = read_split(options.split, options.data_root)
     spacing = tuple(options.spacing) if options.spacing else None
     store = pack_split(split, options.store, options.dims, spacing, options.foreground_above, options.labels, options.workers)
-    print(f"{store}\nuse it with store={options.store} and these settings: {store.geometry}")
+    above = "null" if options.foreground_above is None else options.foreground_above
+    print(f"{store}\nuse it with store={options.store} spacing={options.spacing or 'null'} foreground_above={above}")
 
 
 def run_synth(options: argparse.Namespace) -> None:

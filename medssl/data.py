@@ -23,10 +23,11 @@ def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Spl
     store, found = ensure_store(wanted, store_path(settings, wanted), settings.workers, skip=bad)
     problems += found
     if not settings.pad:
+        crop = "x".join(map(str, settings.crop_size))
         problems += [
-            Problem(entry.files[0][0], "shape", f"{list(entry.shape)} as prepared", f"{settings.crop_size} or pad=true")
-            for entry in store.entries.values()
-            if any(have < need for have, need in zip(entry.shape, settings.crop_size, strict=True))
+            Problem(str(case.image[0]), "shape", "x".join(map(str, shape)) + " as prepared", f"{crop} or pad=true")
+            for case, shape in ((case, store.entries[case.id].shape) for case in wanted.cases if case.id in store.entries)
+            if any(have < need for have, need in zip(shape, settings.crop_size, strict=True))
         ]
     if problems:
         raise InputError(problems)

@@ -79,8 +79,8 @@ class MadeUp(Store):
             voxels["label"] = random.integers(0, max(len(split.labels), 2), (1, *shape), np.uint8)
         arrays = {name: Extent(0, 0, array.dtype.str, array.shape) for name, array in voxels.items()}
         self.voxels = {extent: voxels[name] for name, extent in arrays.items()}
-        levels = np.linspace(0, 1, 201)[None].repeat(split.channels, 0)
-        super().__init__([], [Entry("noise", "noise", 1, 0, np.eye(4), (1.0,) * len(shape), levels, "", (), arrays)])
+        levels = np.linspace(0, 1, 201, dtype=np.float32)[None].repeat(split.channels, 0)
+        super().__init__([], [Entry("noise", "noise", 1, 0, np.eye(4), (1.0,) * len(shape), levels, "", 0, (), arrays)])
 
     def array(self, extent: Extent) -> np.ndarray:
         return self.voxels[extent]

@@ -6,72 +6,54 @@ of files that were swapped. Otherwise its bytes are hashed again. Losing what is
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from medssl.atomic import write_atomically
 from medssl.readers import location
 
 
 class Fingerprints:
-    """The SHA-256 of files, remembered beside a store while used as a context."""
+    """The SHA-256 of files, remembered beside a store."""
 
     def __init__(self, store: Path) -> None:
         self.path = store.with_suffix(".fingerprints.json")
-        self.known: dict[str, tuple[list[list[int]], str]] = {}
+        self.known: dict[str, tuple[list[int], str]] = {}
         self.changed = False
+        with suppress(OSError, ValueError):
+            known = json.loads(self.path.read_bytes())
+            self.known = known if isinstance(known, dict) else {}
 
-    def __enter__(self) -> Self:
-        try:
-            self.known = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
-            self.known = {}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def save(self) -> None:
+        """Write down what is new, without files that are gone; a folder only for reading stays as it is."""
         if self.changed:
-            with suppress(OSError):  # a folder that is only for reading
+            self.known = {file: known for file, known in sorted(self.known.items()) if os.path.exists(file)}
+            with suppress(OSError):
                 write_atomically(self.path, json.dumps(self.known).encode())
+            self.changed = False
 
     def of(self, path: Path) -> str:
-        """The SHA-256 of a file, or of all files of a folder (a DICOM series); empty where there is none."""
-        files = list(files_at(location(path)))
+        """The SHA-256 of a file, or of the files of a folder and the name of the series in it; empty for none."""
+        place = location(path)
         try:
-            state = [state_of(file) for file in files]
-            known = self.known.get(str(path))
-            if known and known[0] == state:
-                return known[1]
-            digest = digest_of(files)
+            if not place.is_dir():
+                return self.of_file(place)
+            files = sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+            digests = [path.name.removeprefix(place.name), *(self.of_file(file) for file in files)]
         except OSError:
             return ""
-        if files:
-            self.known[str(path)] = (state, digest)
-            self.changed = True
-        return digest
+        return sha256("/".join(digests).encode()).hexdigest()
 
-
-def files_at(path: Path) -> Iterator[Path]:
-    """The file, or the files of the folder in the order of their names."""
-    if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if file.is_file())
-    elif path.is_file():
-        yield path
-
-
-def state_of(file: Path) -> list[int]:
-    """What changes when a file does."""
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def digest_of(files: list[Path]) -> str:
-    """The SHA-256 of one file's bytes, or of the digests of several; empty for none."""
-    digests = []
-    for file in files:
+    def of_file(self, file: Path) -> str:
+        """The SHA-256 of one file's bytes."""
+        status = os.stat(file)
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        known = self.known.get(str(file))
+        if known and known[0] == state:
+            return known[1]
         with file.open("rb") as opened:
-            digests.append(file_digest(opened, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest() if digests else ""
+            digest = file_digest(opened, "sha256").hexdigest()
+        self.known[str(file)] = (state, digest)
+        self.changed = True
+        return digest

@@ -56,7 +56,8 @@ class Crops(Dataset[Item]):
         try:
             return self.item(self.store.entries[case.id], draws)
         except Exception as error:
-            raise SampleError(f"case {case.id} ({case.image[0]}): {first_line(error)}") from error
+            file = case.image[0] if case.image else "made up"
+            raise SampleError(f"case {case.id} ({file}): {first_line(error)}") from error
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The numbers of the cases at an epoch's places, drawn once an epoch."""
@@ -68,26 +69,26 @@ class Crops(Dataset[Item]):
         """Read one crop, scale it and transform it by these draws."""
         start = self.start(entry, np.random.default_rng(draws))
         item: Item = {"image": load(self.store, entry, self.settings, start), "id": entry.id}
-        if entry.label is not None:
+        if entry.label is not None and isinstance(self.settings, Finetune):
             item["label"] = load_label(self.store, entry.label, self.settings, start)
         if self.transform is not None:
             self.transform.set_random_state(seed=int(draws.generate_state(1, np.uint64)[0] >> 2))  # type: ignore[attr-defined]
             item = {key: untracked(value) for key, value in self.transform(item).items()}
-        return item | {"data_hash": content_hash(item)}
+        return item | {"data_hash": item_hash(item)}
 
     def start(self, entry: Entry, random: np.random.Generator) -> NDArray[np.int64]:
-        """Draw a crop's first voxel: around the foreground, or around a class when there are labels."""
-        classes = sorted(entry.positions)
-        if isinstance(self.settings, Finetune):
-            objects = [k for k in classes if k > 0]
+        """Draw a crop's first voxel: in pre-training around the foreground, in fine-tuning around a class."""
+        centres, places = entry.foreground, entry.positions
+        if isinstance(self.settings, Finetune) and places:
+            objects = [k for k in places if k > 0]
             background = random.random() >= self.settings.foreground_share or not objects
-            classes = [0] if background and 0 in classes else objects
+            classes = [0] if background and 0 in places else objects
+            shares = np.array([self.rarity.get(k, 1.0) for k in classes])
+            centres = places[int(random.choice(classes, p=shares / shares.sum()))]
         shape, size = entry.shape, self.settings.crop_size
-        if not classes:
+        if centres is None:
             return random_start(shape, size, random)
-        shares = np.array([self.rarity.get(k, 1.0) for k in classes])
-        positions = self.store.array(entry.positions[int(random.choice(classes, p=shares / shares.sum()))])
-        return foreground_start(positions, shape, size, random)
+        return foreground_start(self.store.array(centres), shape, size, random)
 
 
 class Steps:
@@ -182,7 +183,7 @@ def epoch_order(seed: int, epoch: int, weights: NDArray[np.float64]) -> NDArray[
     return random.permutation(chosen)
 
 
-def content_hash(item: Item) -> str:
+def item_hash(item: Item) -> str:
     """A checksum over the tensors of an item, to show that two runs saw the same data.
 
     Multilinear hashing: words times fixed random odd numbers, summed modulo 2^64; a fifth of the time of a CRC.

@@ -5,7 +5,12 @@ changed is packed into shards that are moved into place when they are whole, so 
 or stale one, and a killed packing goes on after the shards it finished.
 """
 
+import errno
 import fcntl
+import glob
+import os
+import resource
+import secrets
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,9 +33,9 @@ from medssl.preparation import Prepared, files_of, prepare_case
 from medssl.problems import InputError, Problem, RunError
 from medssl.readers import ReadError, read_header
 from medssl.splits import Case, Split
-from medssl.store import Entry, Geometry, ShardWriter, Store, attributes_of, number_of, shard_path, shards_of
+from medssl.store import Entry, Geometry, Index, Shard, ShardWriter, Store, read_index, shard_path, shards_beside
 
-SHARD = 2**32  # bytes of prepared data after which the next shard begins
+SHARD = 2**29  # bytes of prepared data after which the next shard begins; a killed packing loses at most that
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,24 @@ class Wanted:
 
     @property
     def cases(self) -> list[Case]:
-        """The cases of the parts, each once."""
-        return list(dict.fromkeys(case for part in self.parts for case in self.split.part(part)))
+        """The cases of the parts, each once; one that is in pre-training and in training with its label."""
+        cases: dict[str, Case] = {}
+        for case in (case for part in self.parts for case in self.split.part(part)):
+            if case.id not in cases or case.label is not None:
+                cases[case.id] = case
+        return list(cases.values())
 
     def path_in(self, folder: Path) -> Path:
-        """Where the store lies in a folder of stores: named by split, geometry, and the classes its labels were checked by."""
-        classes = f"-{len(self.split.labels)}-classes" if self.labels else ""
-        return folder / f"{self.split.name}-{self.geometry.key}{classes}.h5"
+        """Where the store lies in a folder of stores."""
+        return folder / f"{self.split.name}-{self.geometry.key}.h5"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The shards there are of a store, and where they stand."""
+
+    store: Store
+    indices: list[Index]
 
 
 def ensure_store(
@@ -59,23 +75,23 @@ def ensure_store(
     """Give the store at `path`, packing what is not there yet, and the problems of the cases it could not pack.
 
     Cases with a file in `skip` are left out. Progress goes to stderr. Raises InputError when the disk has not the room
-    and RunError when writing fails.
+    or `path` is no store of this geometry, and RunError when writing fails.
     """
     cases = [case for case in wanted.cases if not {str(file) for file in files_of(case, wanted.labels)} & set(skip)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with packing_alone(path), Fingerprints(path) as fingerprints:
-        store = Store.open(shards_of(path))
-        if store.geometry not in {None, wanted.geometry}:  # only a name given by hand can lead here
-            raise InputError([Problem(str(path), "store", f"one prepared as {store.geometry}", str(wanted.geometry))])
-        true = still_true(store, wanted, fingerprints)
+    with packing_alone(path):
+        fingerprints = Fingerprints(path)
+        found = find_shards(path, wanted.geometry)
+        true = still_true(found.store, wanted, fingerprints)
         fresh = [case for case in cases if case.id not in true]
         problems: list[Problem] = []
         if fresh:
-            check_room(path, fresh, wanted.geometry)
-            problems = write_shards(path, store, true, wanted, fresh, fingerprints, workers, shard_bytes)
-            store = Store.open(shards_of(path))
-    good = {case.id for case in fresh} | true.keys()
-    store.entries = {case.id: store.entries[case.id] for case in wanted.cases if case.id in good & store.entries.keys()}
+            problems = write_shards(path, found, true, wanted, fresh, fingerprints, workers, shard_bytes)
+            found = find_shards(path, wanted.geometry)
+            true = still_true(found.store, wanted, fingerprints)
+        fingerprints.save()
+    store = found.store
+    store.entries = {case.id: true[case.id] for case in cases if case.id in true}
     hashes = {entry.id: entry.content for entry in store.entries.values()}
     return store, problems + list(check_copies(wanted.split, hashes, wanted.parts).values())
 
@@ -84,38 +100,84 @@ def ensure_store(
 def packing_alone(path: Path) -> Iterator[None]:
     """Wait until no other process packs this store; the system frees the lock of a process that is gone."""
     try:
-        lock = path.with_suffix(".lock").open("a")
+        lock = os.open(path.with_suffix(".lock"), os.O_RDONLY | os.O_CREAT, 0o666)
     except OSError:  # a folder that is only for reading, where nobody packs
         yield
         return
-    with lock:
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             tqdm.write(f"store: waiting for another process that packs {path}", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:  # some cluster file systems have no locks
+                raise
+        for leftover in path.parent.glob(f".partial-????????-{glob.escape(path.stem)}.*"):
+            leftover.unlink(missing_ok=True)  # of a packing that was killed
         yield
+    finally:
+        os.close(lock)
+
+
+def find_shards(path: Path, geometry: Geometry) -> Found:
+    """Open the shards of the store at `path`; of a case in two the one that was written later counts.
+
+    Raises InputError when `path` is another file, damaged, or of another geometry: it may be somebody's only copy.
+    """
+    allow_open_files(2 * len(shards_beside(path)) + 100)
+    shards, indices = list[Shard](), list[Index]()
+    for file in [path, *shards_beside(path)] if path.exists() else []:
+        try:
+            shard = Shard(file)
+            index = read_index(shard, len(shards))
+        except ValueError as error:
+            if file == path:
+                expected = "a store, or a name that is free: remove or rename it"
+                raise InputError([Problem(str(path), "store", f"no whole store ({error})", expected)]) from None
+            continue
+        if indices and index.store != indices[0].store:  # of another store, whose name goes on as ours does
+            continue
+        if index.geometry != geometry:  # only a name given by hand can lead here
+            raise InputError([Problem(str(file), "store", f"one prepared as {index.geometry}", str(geometry))])
+        shards.append(shard)
+        indices.append(index)
+    entries = chain.from_iterable(index.entries for index in sorted(indices, key=lambda index: index.serial))
+    return Found(Store(shards, entries), indices)
+
+
+def allow_open_files(number: int) -> None:
+    """Raise this process's limit of open files as far as it may: each shard has two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < number != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number if hard == resource.RLIM_INFINITY else min(number, hard), hard))
 
 
 def still_true(store: Store, wanted: Wanted, fingerprints: Fingerprints) -> dict[str, Entry]:
     """The entries whose patient and files are what they were when packed, also of parts that are not asked for."""
     cases = {case.id: case for others in wanted.split.parts.values() for case in others}
+    cases |= {case.id: case for case in wanted.cases}
 
     def true(entry: Entry) -> bool:
-        case = cases.get(entry.id)  # a case of another split of the same name stays while its own files do
-        files = files_of(case, wanted.labels) if case else [Path(path) for path, _ in entry.files]
-        return (case is None or case.patient == entry.patient) and [fingerprints.of(file) for file in files] == [
-            digest for _, digest in entry.files
-        ]
+        case = cases.get(entry.id)
+        digests = [digest for _, digest in entry.files]
+        if case is None:  # a case of another split of the same name stays while its own files do
+            return [fingerprints.of(Path(path)) for path, _ in entry.files] == digests
+        files = files_of(case, wanted.labels)
+        if wanted.labels and isinstance(case.label, Path) and entry.classes != len(wanted.split.labels):
+            return False
+        # a label that was packed and is not asked for does not matter
+        same = [fingerprints.of(file) for file in files] == digests[: len(files)] and len(digests) >= len(files)
+        return same and case.patient == entry.patient
 
     return {id: entry for id, entry in store.entries.items() if true(entry)}
 
 
-def check_room(path: Path, cases: Sequence[Case], geometry: Geometry) -> None:
+def check_room(path: Path, fresh: Sequence[Case], again: int, geometry: Geometry) -> None:
     """Estimate the size from the headers and refuse, before anything is written, when the disk has not the room."""
-    needed = sum(prepared_bytes(case, geometry) for case in cases)
+    needed = sum(prepared_bytes(case, geometry) for case in fresh) + again
     free = shutil.disk_usage(path.parent).free
-    tqdm.write(f"store: packing {len(cases)} cases, at most {needed / 1e6:.0f} MB, into {path}", file=sys.stderr)
+    tqdm.write(f"store: packing {len(fresh)} cases, at most {needed / 1e6:.1f} MB, into {path}", file=sys.stderr)
     if needed > free:
         raise InputError([Problem(str(path.parent), "free space", f"{free / 1e9:.1f} GB", f"{needed / 1e9:.1f} GB")])
 
@@ -129,12 +191,12 @@ def prepared_bytes(case: Case, geometry: Geometry) -> int:
     voxels = float(np.prod(header.shape)) * len(case.image) * header.channels
     if geometry.spacing is not None:
         voxels *= float(np.prod(np.divide(header.spacing, geometry.spacing)))
-    return int(voxels * (header.dtype.itemsize + 1))
+    return int(voxels * (min(header.dtype.itemsize, 4) + 1))
 
 
 def write_shards(
     path: Path,
-    store: Store,
+    found: Found,
     true: Mapping[str, Entry],
     wanted: Wanted,
     fresh: Sequence[Case],
@@ -144,40 +206,54 @@ def write_shards(
 ) -> list[Problem]:
     """Write fresh cases into new shards; gives the problems of cases left out.
 
-    Shards with an entry that is no longer true, and a last one that is not full, are written again without it.
+    Shards that hold anything no longer true or superseded, and those less than half full, are written again without.
     """
-    again = {number for number, shard in enumerate(store.shards) if shard.path.stat().st_size < shard_bytes / 2}
-    again |= {entry.image.shard for id, entry in store.entries.items() if id not in true}
-    kept = {shard.path for number, shard in enumerate(store.shards) if number not in again}
-    taken = {number_of(path, file) for file in kept}
-    numbers = (number for number in count() if number not in taken)
+    kept = [entry for entry in true.values() if entry.id not in {case.id for case in fresh}]
+    again = set()
+    for number, index in enumerate(found.indices):
+        live = sum(entry.image.shard == number for entry in kept)
+        if live < len(index.entries) or found.store.shards[number].state[0] < shard_bytes / 2:
+            again.add(number)
+    copied = [entry for entry in kept if entry.image.shard in again]
+    check_room(path, fresh, sum(array_bytes(found.store, entry) for entry in copied), wanted.geometry)
     problems: list[Problem] = []
 
-    def packed() -> Iterator[Prepared]:
-        for entry in (entry for entry in true.values() if entry.image.shard in again):
-            yield Prepared({name: store.array(extent) for name, extent in entry.arrays.items()}, attributes_of(entry))
+    def prepared() -> Iterator[Prepared]:
+        for entry in copied:
+            arrays = {name: found.store.array(extent) for name, extent in entry.arrays.items()}
+            yield Prepared(arrays, {name: value for name, value in vars(entry).items() if name != "arrays"})
         for result in pack_all(wanted, fresh, fingerprints, workers):
             if isinstance(result, Prepared):
                 yield result
             else:
                 problems.extend(result)
 
-    cases, written = packed(), set()
+    store = found.indices[0].store if found.indices else secrets.token_hex(8)
+    serials = count(max((index.serial for index in found.indices), default=0) + 1)
+    old = [found.store.shards[number].path for number in sorted(again)]
+    free = (file for file in (shard_path(path, number) for number in count()) if not file.exists())
+    names, cases, written = chain(old, free), prepared(), set()
     while first := next(cases, None):
-        file = shard_path(path, next(numbers))
-        write_shard(file, wanted.geometry, chain([first], cases), shard_bytes)
+        file = next(names)
+        write_shard(file, (store, next(serials), wanted.geometry), chain([first], cases), shard_bytes)
+        fingerprints.save()
         written.add(file)
-    for file in set(shards_of(path)) - kept - written:
+    for file in set(old) - written - {path}:  # the first shard says which store this is, and stays
         file.unlink()
     return problems
 
 
-def write_shard(path: Path, geometry: Geometry, cases: Iterator[Prepared], shard_bytes: int) -> None:
+def array_bytes(store: Store, entry: Entry) -> int:
+    """The size of a case in the store."""
+    return sum(store.array(extent).nbytes for extent in entry.arrays.values())
+
+
+def write_shard(path: Path, head: tuple[str, int, Geometry], cases: Iterator[Prepared], shard_bytes: int) -> None:
     """Write cases into one file until it is full, and move it into place; raises RunError when it can't be written."""
     try:
         with atomic_path(path) as temporary, Outlet(temporary, "w+") as outlet:
-            with h5py.File(outlet, "w") as file:
-                shard = ShardWriter(file, geometry)
+            with h5py.File(outlet, "w", alignment_threshold=512, alignment_interval=64) as file:
+                shard = ShardWriter(file, *head)
                 for prepared in cases:
                     shard.add(*prepared)
                     if shard.bytes >= shard_bytes or outlet.failure:
@@ -186,7 +262,7 @@ def write_shard(path: Path, geometry: Geometry, cases: Iterator[Prepared], shard
             if outlet.failure:
                 raise outlet.failure
     except OSError as error:
-        raise RunError(f"{path}: found {error.strerror or error}, expected room to write the store") from error
+        raise RunError(f"{path}: found {error.strerror or error}, expected to write the store there") from error
 
 
 class Outlet(FileIO):
@@ -222,10 +298,8 @@ def pack_all(
     with ThreadPoolExecutor(threads) as pool, tqdm(total=len(cases), desc="packing", unit="case", disable=None) as bar:
 
         def submit(most: int) -> list[Future[Prepared | list[Problem]]]:
-            chosen = islice(waiting, most)
-            return [
-                pool.submit(prepare_case, wanted.split, case, wanted.geometry, wanted.labels, fingerprints) for case in chosen
-            ]
+            words = (wanted.geometry, wanted.labels, fingerprints)
+            return [pool.submit(prepare_case, wanted.split, case, *words) for case in islice(waiting, most)]
 
         futures = submit(2 * threads)
         try:

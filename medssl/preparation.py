@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from medssl.check import check_volume, content_hash
 from medssl.fingerprints import Fingerprints
-from medssl.problems import Problem
+from medssl.problems import Problem, RunError, first_line
 from medssl.readers import ReadError, Volume, read_image, read_images
 from medssl.splits import Case, Split
-from medssl.store import PERCENTILES, POSITIONS, Geometry
+from medssl.store import FOREGROUND, PERCENTILES, POSITIONS, Geometry
 from transforms.prepare import prepare_geometry
 
 
@@ -34,37 +34,59 @@ def files_of(case: Case, labels: bool) -> list[Path]:
 def prepare_case(
     split: Split, case: Case, geometry: Geometry, labels: bool, fingerprints: Fingerprints
 ) -> Prepared | list[Problem]:
-    """Read, check and prepare one case; gives its problems instead when it has any."""
-    files = [(str(file), fingerprints.of(file)) for file in files_of(case, labels)]  # before they are read: see Fingerprints
+    """Read, check and prepare one case; gives its problems instead when it has any. RunError names it for all else."""
     try:
+        files = [(str(file), fingerprints.of(file)) for file in files_of(case, labels)]  # before they are read
         volume = read_images(case.image)
         label = read_image(case.label, label=True) if labels and isinstance(case.label, Path) else None
+        return prepared_case(split, case, geometry, volume, label, files)
     except ReadError as error:
         return [error.problem]
+    except Exception as error:
+        raise RunError(f"case {case.id} ({case.image[0]}): {first_line(error)}") from error
+
+
+def prepared_case(
+    split: Split, case: Case, geometry: Geometry, volume: Volume, label: Volume | None, files: list[tuple[str, str]]
+) -> Prepared | list[Problem]:
+    """Check and prepare a case that has been read."""
     if volume.array.ndim - 1 != geometry.spatial_dims:
         found, expected = f"{volume.array.ndim - 1}D", f"{geometry.spatial_dims}D, as crop_size has"
         return [Problem(str(case.image[0]), "image", found, expected)]
     problems = check_volume(case, volume, label, split.labels)
     if problems:
         return problems
-    image_array, label_array, affine = prepare(volume, label, geometry)
-    if 0 in image_array.shape:
+    content = content_hash(volume)
+    volume = compact(volume)
+    image, classes, affine = prepare(volume, label, geometry)
+    if 0 in image.shape:
         return [Problem(str(case.image[0]), "image", "no voxel", f"intensities above {geometry.foreground_above}")]
-    values = volume._replace(array=image_array).values()
-    arrays = {"image": image_array} | ({} if label_array is None else {"label": label_array})
-    arrays |= sampled_positions(case.id, values, label_array, len(split.labels), geometry)
+    values = volume._replace(array=image).values()
+    arrays = {"image": image} | ({} if classes is None else {"label": classes})
     attributes = {
         "id": case.id,
         "patient": case.patient,
         "slope": volume.slope,
         "intercept": volume.intercept,
-        "affine": affine.tolist(),
+        "affine": affine,
         "spacing": np.linalg.norm(affine[:3, :3], axis=0)[: geometry.spatial_dims].tolist(),
-        "percentiles": [percentiles(channel) for channel in values],
-        "content": content_hash(volume),
+        "percentiles": np.array([percentiles(channel) for channel in values], np.float32),
+        "content": content,
+        "classes": 0 if classes is None else len(split.labels),
         "files": files,
     }
-    return Prepared(arrays, attributes)
+    return Prepared(arrays | positions(case.id, values, classes, attributes["classes"], geometry), attributes)
+
+
+def compact(volume: Volume) -> Volume:
+    """The same intensities in a type of at most 4 bytes that torch computes with; only huge integers are rounded."""
+    array, kind = volume.array, volume.array.dtype
+    if kind.kind in "iu" and kind.itemsize >= 4 and kind != np.int32:
+        fits = array.min() >= -(2**31) and array.max() < 2**31
+        return volume._replace(array=array.astype(np.int32)) if fits else Volume(volume.values(), 1.0, 0.0, volume.affine)
+    if kind == np.float64 or volume.slope < 0:  # a falling slope would turn "above" into "below"
+        return Volume(volume.values(), 1.0, 0.0, volume.affine)
+    return volume
 
 
 def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
@@ -72,12 +94,13 @@ def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[N
     keys = ["image"] if label is None else ["image", "label"]
     above = geometry.foreground_above
     stored = None if above is None else (above - volume.intercept) / volume.slope
-    data = {"image": MetaTensor(torch.from_numpy(volume.array.astype(np.float32)), affine=torch.from_numpy(volume.affine))}
+    kind = volume.array.dtype
+    exact = np.float64 if kind == np.int32 else np.float32
+    data = {"image": MetaTensor(torch.from_numpy(volume.array.astype(exact)), affine=torch.from_numpy(volume.affine))}
     if label is not None:
-        data["label"] = MetaTensor(torch.from_numpy(label.array.astype(np.float32)), affine=torch.from_numpy(label.affine))
+        data["label"] = MetaTensor(torch.from_numpy(label.values()), affine=torch.from_numpy(label.affine))
     prepared = prepare_geometry(keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims)(data)
     image = prepared["image"].numpy()
-    kind = volume.array.dtype
     if kind.kind in "iu":
         limits = np.iinfo(kind)
         image = np.clip(np.rint(image), limits.min, limits.max)
@@ -86,31 +109,33 @@ def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[N
     return image.astype(kind), None if classes is None else classes.astype(small), prepared["image"].affine.numpy()
 
 
-def percentiles(values: NDArray[np.float32]) -> list[float]:
+def percentiles(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """The values at PERCENTILES, linearly between neighbours as numpy.percentile gives them, by one sort."""
     ordered = np.sort(values, axis=None)
     ranks = PERCENTILES / 100 * (ordered.size - 1)
     below = np.floor(ranks).astype(np.int64)
     above = np.minimum(below + 1, ordered.size - 1)
     low, high = ordered[below].astype(np.float64), ordered[above].astype(np.float64)
-    result: list[float] = (low + (high - low) * (ranks - below)).tolist()
+    result: NDArray[np.float64] = low + (high - low) * (ranks - below)
     return result
 
 
-def sampled_positions(
+def positions(
     name: str, values: NDArray[Any], label: NDArray[Any] | None, classes: int, geometry: Geometry
-) -> dict[str, NDArray[np.int16]]:
-    """Sample voxel positions of each class that there is, or, without a label, of the foreground: class 1."""
+) -> dict[str, NDArray[Any]]:
+    """Sample voxel positions (n, axes) of the foreground and of each class that the label has.
+
+    The foreground is what lies above the geometry's value, or above the mean, in any channel.
+    """
     random = np.random.default_rng(list(sha256(name.encode()).digest()[:8]))
-    if label is None:
-        above = values.mean() if geometry.foreground_above is None else geometry.foreground_above
-        masks = {1: (values > above).any(0)}
-    else:
-        masks = {k: label[0] == k for k in range(classes)}
-    positions = {}
-    for k, mask in masks.items():
-        where = np.flatnonzero(mask)
+    shape = values.shape[1:]
+    kind = np.int16 if max(shape) < 2**15 else np.int32
+    above = values.mean() if geometry.foreground_above is None else geometry.foreground_above
+    sampled = {}
+    for place in (FOREGROUND, *range(classes)):
+        where = np.flatnonzero((values > above).any(0) if place == FOREGROUND else label == place)
         if len(where):
-            chosen = random.choice(where, min(len(where), POSITIONS), replace=False)
-            positions[f"positions-{k}"] = np.stack(np.unravel_index(np.sort(chosen), mask.shape), 1).astype(np.int16)
-    return positions
+            most = min(POSITIONS, max(100, len(where) // 20))  # a small image needs no more
+            chosen = np.sort(random.choice(where, min(len(where), most), replace=False))
+            sampled[f"positions-{place}"] = np.stack(np.unravel_index(chosen, shape), 1).astype(kind)
+    return sampled

@@ -82,7 +82,9 @@ def _shorten(text: str, longest: int, keep: str = "start") -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What another library complained about, in a few words."""
+    """What another library complained about, in a few words: the first cause, as MONAI wraps errors in its own."""
+    while error.__cause__:
+        error = error.__cause__
     return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 

@@ -199,9 +199,7 @@ class _Reading:
         self.grouped_by = content.get("grouped_by", self.grouped_by)
         if self.grouped_by not in GROUPINGS:
             self.problem("grouped_by", show(self.grouped_by), " or ".join(GROUPINGS))
-        name = content.get("name", stem(self.file.name.removesuffix(".json")))
-        if not isinstance(name, str):
-            self.problem("name", show(name), "text")
+        name = self.identity(content.get("name", stem(self.file.name.removesuffix(".json"))), "name")
         seats = [seat for part in PARTS for seat in self.part(part, content.get(part, []))]
         if not seats and not self.problems:
             self.problem("cases", "none", f"some in {', '.join(PARTS)}")

@@ -2,11 +2,14 @@
 
 Orientation, spacing and the crop to the foreground are done when packing; intensities stay as the source has them
 (small integers with slope and intercept), so that a new window rebuilds nothing. Percentiles and a sample of voxel
-positions of every class stand beside each case. A large store is several files, the shards `NAME.h5`, `NAME.1.h5`, ...;
-each is complete in itself. Arrays are contiguous and mapped, so a crop touches only its own bytes.
+positions of the foreground and of every class stand beside each case. A large store is several files, the shards
+`NAME.h5`, `NAME.1.h5`, ..., each complete in itself. Arrays are contiguous and mapped, so a crop touches only its own
+bytes.
 Axis letters: c channel, then space.
 """
 
+import glob
+import itertools
 import json
 import math
 import mmap
@@ -16,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -24,10 +27,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-VERSION = 2
+VERSION = 3
 PERCENTILES = np.arange(0, 100.25, 0.5)
 POSITIONS = 2000  # sampled voxel positions of a class, enough that crops around them are all different
-MAPPED = 2**28  # bytes of a shard that a process reads before it lets go of their pages
+FOREGROUND = "foreground"
+MAPPED = 2**28  # bytes that a process reads before it lets go of their pages
 
 with warnings.catch_warnings():  # torch says once that a read-only array should not be written to, which nobody does
     warnings.simplefilter("ignore")
@@ -71,10 +75,11 @@ class Entry:
     intercept: float
     affine: NDArray[np.float64]
     spacing: tuple[float, ...]
-    percentiles: NDArray[np.float64]  # (c, percentile) of the image in real units, at PERCENTILES
+    percentiles: NDArray[np.float32]  # (c, percentile) of the image in real units, at PERCENTILES
     content: str  # SHA-256 of the image as read
+    classes: int  # that its label was checked against, 0 without a label
     files: tuple[tuple[str, str], ...]  # each file's path when packed and the SHA-256 of its bytes
-    arrays: Mapping[str, Extent]  # image, label, positions-CLASS
+    arrays: Mapping[str, Extent]  # image, label, positions-foreground, positions-CLASS
 
     @property
     def image(self) -> Extent:
@@ -88,8 +93,14 @@ class Entry:
 
     @property
     def positions(self) -> dict[int, Extent]:
-        """Sampled voxels (n, axes) by class; without labels, class 1 is the foreground."""
-        return {int(name.split("-")[1]): extent for name, extent in self.arrays.items() if name.startswith("positions-")}
+        """Sampled voxels (n, axes) of each class in the label."""
+        named = {name.removeprefix("positions-"): extent for name, extent in self.arrays.items()}
+        return {int(name): extent for name, extent in named.items() if name.isdecimal()}
+
+    @property
+    def foreground(self) -> Extent | None:
+        """Sampled voxels (n, axes) of the foreground, if there is any."""
+        return self.arrays.get(f"positions-{FOREGROUND}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,7 +113,7 @@ class Entry:
 
 
 class Shard:
-    """One file of a store, mapped read-only; memory stays small however much of it is read."""
+    """One file of a store, mapped read-only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,21 +124,16 @@ class Shard:
         """Map the file; its descriptor stays open, so that a file moved over it changes nothing here."""
         self.file = self.path.open("rb")
         self.map = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.read = 0
 
     def state_now(self) -> tuple[int, int]:
         """What tells that the open file is written to: its size and modification time."""
         status = os.fstat(self.file.fileno())
         return status.st_size, status.st_mtime_ns
 
-    def array(self, extent: Extent, touched: int) -> NDArray[Any]:
-        """Map one array, of which `touched` bytes are about to be read; OSError when the file was written to."""
+    def array(self, extent: Extent) -> NDArray[Any]:
+        """Map one array; OSError when the file was written to."""
         if self.state_now() != self.state:
             raise OSError(f"{self.path}: found the store changed while in use, expected the file as it was opened")
-        self.read += touched
-        if self.read > MAPPED:
-            self.read = touched
-            self.map.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, but no longer count as ours
         return np.ndarray(extent.shape, extent.dtype, self.map, extent.offset)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,26 +145,15 @@ class Shard:
 
 
 class Store:
-    """A packed split, read-only; safe to share between processes and to hand to workers."""
+    """A packed split, read-only; safe to share between processes and to hand to workers.
 
-    def __init__(self, shards: Sequence[Shard], entries: Iterable[Entry], geometry: Geometry | None = None) -> None:
+    Memory stays small however much is read: pages that were read go back to the system's cache now and then.
+    """
+
+    def __init__(self, shards: Sequence[Shard], entries: Iterable[Entry]) -> None:
         self.shards = list(shards)
         self.entries = {entry.id: entry for entry in entries}
-        self.geometry = geometry
-
-    @classmethod
-    def open(cls, paths: Iterable[Path]) -> Self:
-        """Open the files that are whole shards of this version and leave out the others; of a case in two the last counts."""
-        shards, entries, geometry = list[Shard](), list[Entry](), None
-        for path in paths:
-            try:
-                shard = Shard(path)
-                geometry, found = read_index(shard, len(shards))
-            except (OSError, KeyError, ValueError, TypeError):
-                continue
-            shards.append(shard)
-            entries += found
-        return cls(shards, entries, geometry)
+        self.read = 0
 
     def __str__(self) -> str:
         patients, size = {entry.patient for entry in self.entries.values()}, sum(shard.state[0] for shard in self.shards)
@@ -167,19 +162,31 @@ class Store:
     def array(self, extent: Extent) -> NDArray[Any]:
         """Map one array; nothing is copied or read yet."""
         length = math.prod(extent.shape) * np.dtype(extent.dtype).itemsize
-        return self.shards[extent.shard].array(extent, length) if length else np.empty(extent.shape, extent.dtype)
+        return self.mapped(extent, length) if length else np.empty(extent.shape, extent.dtype)
 
     def view(self, extent: Extent, start: Sequence[int], size: Sequence[int]) -> Tensor:
         """Map a crop (c, *size) of an image or label, to be copied at once; what lies outside the volume is left out."""
-        inside = tuple(slice(max(a, 0), a + n) for a, n in zip(start, size, strict=True))
+        inside = tuple(slice(max(a, 0), max(a + n, 0)) for a, n in zip(start, size, strict=True))
         rows = extent.shape[0] * math.prod(size[:-1]) * extent.shape[-1] * np.dtype(extent.dtype).itemsize
-        return torch.from_numpy(self.shards[extent.shard].array(extent, rows)[(slice(None), *inside)])
+        return torch.from_numpy(self.mapped(extent, rows)[(slice(None), *inside)])
+
+    def mapped(self, extent: Extent, touched: int) -> NDArray[Any]:
+        """Map one array, of which `touched` bytes are about to be read."""
+        self.read += touched
+        if self.read > MAPPED:
+            self.read = touched
+            for shard in self.shards:
+                shard.map.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, but no longer count as ours
+        return self.shards[extent.shard].array(extent)
 
 
-def shards_of(path: Path) -> list[Path]:
-    """The files there are of the store `NAME.h5`, in the order of their numbers."""
-    numbered = {number_of(path, file): file for file in path.parent.glob("*.h5")}
-    return [numbered[number] for number in sorted(number for number in numbered if number is not None)]
+class Index(NamedTuple):
+    """What a shard says of itself: which store it is of, when it was written, how its cases were prepared."""
+
+    store: str
+    serial: int  # of two shards with the same case the later one counts
+    geometry: Geometry
+    entries: list[Entry]
 
 
 def shard_path(path: Path, number: int) -> Path:
@@ -187,64 +194,68 @@ def shard_path(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}.{number}.h5") if number else path
 
 
-def number_of(path: Path, file: Path) -> int | None:
-    """Which shard of the store a file is, or None for a file of another."""
-    digits = file.name.removeprefix(path.stem + ".").removesuffix(".h5")
-    if file.name == path.name:
-        return 0
-    return int(digits) if digits.isdecimal() and file == shard_path(path, int(digits)) else None
+def shards_beside(path: Path) -> list[Path]:
+    """The files beside NAME.h5 that are named as its further shards, whatever they hold."""
+    found = [(file, file.name[len(path.stem) + 1 : -3]) for file in path.parent.glob(f"{glob.escape(path.stem)}.*.h5")]
+    numbered = sorted(int(digits) for _, digits in found if digits.isdecimal())
+    return [shard_path(path, number) for number in numbered if shard_path(path, number).is_file()]
 
 
 class ShardWriter:
     """Writes cases into a new HDF5 file: a group a case, and last the index by which all are found."""
 
-    def __init__(self, file: h5py.File, geometry: Geometry) -> None:
-        self.file, self.geometry = file, geometry
-        self.index: list[dict[str, Any]] = []
+    def __init__(self, file: h5py.File, store: str, serial: int, geometry: Geometry) -> None:
+        self.file = file
+        self.head = {"store": store, "serial": serial, "geometry": asdict(geometry)}
+        self.cases: list[dict[str, Any]] = []
+        self.percentiles: list[NDArray[np.float32]] = []
         self.bytes = 0
 
     def add(self, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
-        """Write one case; attributes are what an Entry holds besides arrays, as JSON has them."""
-        group = self.file.create_group(f"{len(self.index):06d}")
+        """Write one case; attributes are the fields of its Entry but `arrays`."""
+        group = self.file.create_group(f"{len(self.cases):06d}")
         group.attrs["id"], group.attrs["patient"] = attributes["id"], attributes["patient"]
         places = {}
         for name, array in arrays.items():
             data = group.create_dataset(name, data=array)
             places[name] = [data.id.get_offset() or 0, data.dtype.str, data.shape]  # an empty array has no place
             self.bytes += array.nbytes
-        self.index.append({**attributes, "arrays": places})
+        self.percentiles.append(attributes["percentiles"])
+        plain = {name: value for name, value in attributes.items() if name != "percentiles"}
+        self.cases.append({**plain, "affine": attributes["affine"].tolist(), "arrays": places})
 
     def finish(self) -> None:
         """Write the index: until then nothing reads the file as a shard."""
-        index = {"geometry": asdict(self.geometry), "cases": self.index}
+        index = self.head | {"cases": self.cases}
+        self.file["percentiles"] = np.concatenate(self.percentiles, dtype=np.float32)
         self.file["index"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
         self.file.attrs["medssl_store"] = VERSION
 
 
-def read_index(shard: Shard, number: int) -> tuple[Geometry, list[Entry]]:
-    """How the cases of a shard were prepared, and its entries; raises OSError and others for what is none."""
-    with h5py.File(shard.file, "r") as file:
-        if file.attrs.get("medssl_store") != VERSION:
-            raise OSError(f"{shard.path}: found another format, expected a store of version {VERSION}")
-        index = json.loads(file["index"][()].tobytes())
-    spacing = index["geometry"]["spacing"]
-    geometry = Geometry(**index["geometry"] | {"spacing": spacing and tuple(spacing)})
-    return geometry, [entry_of(case, number) for case in index["cases"]]
+def read_index(shard: Shard, number: int) -> Index:
+    """Read the index of a shard; raises ValueError for a file that is no whole shard of this version."""
+    try:
+        with h5py.File(shard.file, "r") as file:
+            if file.attrs.get("medssl_store") != VERSION:
+                raise ValueError("no store of this version")
+            index, percentiles = json.loads(file["index"][()].tobytes()), file["percentiles"][()]
+        spacing = index["geometry"]["spacing"]
+        geometry = Geometry(**index["geometry"] | {"spacing": spacing and tuple(spacing)})
+        rows = np.cumsum([0, *(case["arrays"]["image"][2][0] for case in index["cases"])])  # a row a channel
+        parts = [percentiles[first:last] for first, last in itertools.pairwise(rows)]
+        entries = [entry_of(case, number, part) for case, part in zip(index["cases"], parts, strict=True)]
+        return Index(index["store"], index["serial"], geometry, entries)
+    except (OSError, KeyError, TypeError, IndexError, AttributeError) as error:  # h5py has OSError for all it can't read
+        raise ValueError(str(error)) from error
 
 
-def entry_of(case: dict[str, Any], shard: int) -> Entry:
-    """An entry from its line of the index."""
+def entry_of(case: dict[str, Any], shard: int, percentiles: NDArray[np.float32]) -> Entry:
+    """An entry from its part of the index."""
     arrays = {name: Extent(shard, offset, dtype, tuple(shape)) for name, (offset, dtype, shape) in case["arrays"].items()}
     return Entry(**case | {
         "affine": np.array(case["affine"]),
         "spacing": tuple(case["spacing"]),
-        "percentiles": np.array(case["percentiles"]),
+        "percentiles": percentiles,
         "files": tuple((path, digest) for path, digest in case["files"]),
         "arrays": arrays,
     })  # fmt: skip
-
-
-def attributes_of(entry: Entry) -> dict[str, Any]:
-    """What `ShardWriter.add` needs to write an entry again."""
-    fields = {name: value for name, value in vars(entry).items() if name != "arrays"}
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}

@@ -1,6 +1,7 @@
 """The store gives what the files hold, however it was written, interrupted, shared or damaged, and never anything stale."""
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -21,12 +22,12 @@ import pytest
 from tqdm import tqdm
 
 from medssl import pack
-from medssl.pack import Wanted, ensure_store, prepared_bytes
-from medssl.preparation import percentiles, prepare_case
+from medssl.pack import Wanted, ensure_store, find_shards, prepared_bytes
+from medssl.preparation import prepare_case
 from medssl.problems import InputError, RunError
 from medssl.readers import read_image
 from medssl.splits import Split, read_split
-from medssl.store import PERCENTILES, Geometry, ShardWriter, Store, shards_of
+from medssl.store import PERCENTILES, Geometry, Shard, ShardWriter, Store, read_index, shards_beside
 
 GEOMETRY = Geometry(3)
 SHAPE = (9, 10, 11)
@@ -36,7 +37,7 @@ def save(folder: Path, name: str, seed: int) -> None:
     """A volume in RAS order, so that packing changes nothing, with a label."""
     random = np.random.default_rng(seed)
     image, label = random.integers(-500, 500, SHAPE).astype(np.int16), random.integers(0, 3, SHAPE).astype(np.uint8)
-    made = nibabel.Nifti1Image(image * 0.5 + 3, np.diag([1, 2, 3, 1]), dtype=np.int16)
+    made = nibabel.Nifti1Image(image, np.diag([1, 2, 3, 1]))
     made.header.set_slope_inter(0.5, 3)
     nibabel.save(made, folder / f"{name}.nii")
     nibabel.save(nibabel.Nifti1Image(label, np.diag([1, 2, 3, 1])), folder / f"{name}_label.nii")
@@ -54,11 +55,16 @@ def split(tmp_path: Path) -> Split:
     return read_split(tmp_path / "split.json")
 
 
-def ensure(split: Split, **options: Any) -> Store:
+def ensure(split: Split, labels: bool = True, **options: Any) -> Store:
     """Pack what is missing; there must be no problem."""
-    store, problems = ensure_store(Wanted(split, ["training"], GEOMETRY, True), split.root / "s" / "store.h5", **options)
+    store, problems = ensure_store(Wanted(split, ["training"], GEOMETRY, labels), split.root / "s" / "store.h5", **options)
     assert problems == []
     return store
+
+
+def shards_of(path: Path) -> list[Path]:
+    """All files of a store."""
+    return [path, *shards_beside(path)] if path.exists() else []
 
 
 def assert_true(store: Store, split: Split) -> None:
@@ -97,11 +103,13 @@ def test_any_number_of_shards_holds_the_same(split: Split, cases_a_shard: int) -
     assert_true(store, split)
     if cases_a_shard in {1, 100}:
         assert len(store.shards) == {1: 8, 100: 1}[cases_a_shard]
-    assert len({shard.path.name for shard in store.shards}) == len(store.shards)
+    assert shards_of(store.shards[0].path) == [shard.path for shard in store.shards]
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 2**13, 2**30])
 def test_only_what_changed_is_packed_again(split: Split, packed: list[str], shard_bytes: int) -> None:
+    for name in ("v1.nii", "v2.nii"):
+        os.utime(split.root / name, (1, 1))
     ensure(split, shard_bytes=shard_bytes)
     packed.clear()
     os.utime(split.root / "v0.nii")
@@ -109,7 +117,7 @@ def test_only_what_changed_is_packed_again(split: Split, packed: list[str], shar
     assert packed == []  # another time, the same bytes
     shutil.move(split.root / "v1.nii", split.root / "swap")
     shutil.move(split.root / "v2.nii", split.root / "v1.nii")
-    shutil.move(split.root / "swap", split.root / "v2.nii")  # sizes and modification times as before
+    shutil.move(split.root / "swap", split.root / "v2.nii")  # sizes and modification times are as before, too
     save(split.root, "v5", 99)
     assert_true(ensure(split, shard_bytes=shard_bytes), split)
     assert sorted(packed) == ["v1", "v2", "v5"]
@@ -118,8 +126,8 @@ def test_only_what_changed_is_packed_again(split: Split, packed: list[str], shar
     moved = dataclasses.replace(split, parts={"training": (dataclasses.replace(first, patient="P9"), *others)})
     assert_true(ensure(moved, shard_bytes=shard_bytes), moved)
     assert packed == ["v0"]
-    names = [path.name for path in shards_of(split.root / "s" / "store.h5")]
-    assert len(names) == len(set(names)) == {1: 8, 2**30: 1}.get(shard_bytes, len(names))
+    if shard_bytes != 2**13:
+        assert len(shards_of(split.root / "s" / "store.h5")) == {1: 8, 2**30: 1}[shard_bytes]
 
 
 def test_data_that_moved_is_not_packed_again(split: Split, packed: list[str], tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_killed_at_any_moment_it_serves_whole_cases_and_goes_on(split: Split, pa
         time.sleep(random.uniform(0.0, 0.12))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        store = Store.open(shards_of(path))
+        store = find_shards(path, GEOMETRY).store
         kept.append(len(store.entries))
         for case in split.part("training"):
             if case.id in store.entries:
@@ -218,26 +226,102 @@ def test_a_file_that_is_replaced_or_written_to(split: Split) -> None:
             victim.array(entry.image)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, 5000, -1])
-def test_a_damaged_or_foreign_shard_is_written_anew(split: Split, keep: int) -> None:
+@pytest.mark.parametrize("seed", range(30))
+def test_an_interrupted_packing_never_leads_to_stale_data(split: Split, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files change, a packing fails after some shards, others change, and so on: what is served is what the files hold."""
+    random, write = np.random.default_rng(seed), pack.write_shard
+    left = 0
+
+    def failing(*words: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RunError("no room")
+        write(*words)
+
+    monkeypatch.setattr(pack, "write_shard", failing)
+    for _ in range(4):
+        for number in random.choice(8, 3, replace=False):
+            save(split.root, f"v{number}", int(random.integers(1000)))
+        left = int(random.integers(4))
+        try:
+            assert_true(ensure(split, shard_bytes=int(random.choice([1, 9000, 2**13, 2**20]))), split)
+        except RunError:
+            continue
+    left = 100
+    assert_true(ensure(split, shard_bytes=9000), split)
+
+
+def test_one_store_serves_pretraining_and_finetuning(split: Split, packed: list[str]) -> None:
+    """Labels are added to what was packed without them, and then left where they are."""
+    both = dataclasses.replace(split, parts={
+        "training": split.part("training"),
+        "pretraining": tuple(dataclasses.replace(case, label=None) for case in split.part("training")),
+    })  # fmt: skip
+    assert all(entry.label is None for entry in ensure(both, labels=False).entries.values())
+    ensure(both)
+    assert len(packed) == 16
+    ensure(both, labels=False)
+    ensure(both)
+    wanted = Wanted(both, ["pretraining", "training"], GEOMETRY, True)
+    assert len(wanted.cases) == 8
+    assert ensure_store(wanted, split.root / "s" / "store.h5")[1] == []
+    assert len(packed) == 16
+
+
+def test_labels_are_checked_again_when_the_classes_change(split: Split) -> None:
     ensure(split)
+    fewer = dataclasses.replace(split, labels={0: "background", 1: "one"})
+    _, problems = ensure_store(Wanted(fewer, ["training"], GEOMETRY, True), split.root / "s" / "store.h5")
+    assert len(problems) == 8
+    assert "class 2" in str(problems[0])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 5000, -1])
+def test_what_is_no_whole_store_is_refused_and_left(split: Split, keep: int) -> None:
     path = split.root / "s" / "store.h5"
-    path.write_bytes(path.read_bytes()[:keep])
-    assert_true(ensure(split), split)
-    with h5py.File(path, "w") as file:
-        file["image"] = [1, 2]
-    assert_true(ensure(split), split)
+    ensure(split)
+    broken = path.read_bytes()[:keep]
+    path.write_bytes(broken)
+    with pytest.raises(InputError, match=r"store\.h5: store: found no whole store"):
+        ensure(split)
+    assert path.read_bytes() == broken
+
+
+def test_files_of_others_are_left(split: Split) -> None:
+    """HDF5 files with names like those of shards, and shards of another store, are neither read nor touched."""
+    path = split.root / "s" / "store.h5"
+    ensure(split, shard_bytes=1)
+    others = path.with_name("others")
+    others.mkdir()
+    for file in shards_of(path)[::2]:
+        shutil.move(file, others / file.name)
+    with h5py.File(path.with_name("store.4.h5"), "w") as file:
+        file["weights"] = [1, 2]
+    before = {file: file.read_bytes() for file in path.parent.glob("store.*.h5")}
+    store = ensure(split, shard_bytes=1)
+    assert_true(store, split)
+    assert not {shard.path for shard in store.shards} & before.keys()
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_damaged_further_shard_costs_its_cases_only(split: Split, packed: list[str]) -> None:
+    third = ensure(split, shard_bytes=1).shards[2].path
+    third.write_bytes(third.read_bytes()[:100])
+    packed.clear()
+    assert_true(ensure(split, shard_bytes=1), split)
+    assert packed == ["v2"]
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_store(split: Split) -> None:
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        with pytest.raises(RunError, match=r"store\.h5: found .+, expected room to write the store"):
+        with pytest.raises(RunError, match=r"store\.h5: found .+, expected to write the store there"):
             ensure(split)
 
     assert os.waitpid(child(work), 0)[1] == 0
-    assert [path for path in (split.root / "s").iterdir() if path.suffix == ".h5"] == []
+    assert list((split.root / "s").glob("*.h5")) == []
     assert_true(ensure(split), split)
 
 
@@ -252,15 +336,34 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(split: S
 
 
 def test_a_folder_only_for_reading(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is served, though nothing can be remembered; what is not there is one line."""
     ensure(split)
-    opened = Path.open
 
-    def refused(path: Path, mode: str = "r", *words: Any, **named: Any) -> Any:
-        if set(mode) & set("aw+"):
+    def refused(path: Any, flags: int, *words: Any, **named: Any) -> int:
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) and "/s/" in str(path):
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, mode, *words, **named)
+        return os_open(path, flags, *words, **named)
 
-    monkeypatch.setattr(Path, "open", refused)  # a mode of the folder would not stop root
+    os_open = os.open
+    monkeypatch.setattr(os, "open", refused)  # a mode of the folder would not stop root
+    monkeypatch.setattr(pack, "Outlet", refused_outlet)
+    monkeypatch.setattr(Path, "write_bytes", refused_outlet)
+    os.utime(split.root / "v0.nii")  # to be remembered
+    assert_true(ensure(split), split)
+    save(split.root, "v0", 77)
+    with pytest.raises(RunError, match=r"store\.h5: found Permission denied, expected to write the store there"):
+        ensure(split)
+
+
+def refused_outlet(path: Path, *_: Any) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_file_system_without_locks(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(pack.fcntl, "flock", refused)
     assert_true(ensure(split), split)
 
 
@@ -273,21 +376,24 @@ def test_another_geometry_under_the_same_name_is_refused(split: Split) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_small_however_much_is_read(tmp_path: Path) -> None:
-    size, cases = 2**24, 48  # 0.8 GB of zeros, holes on disk
-    with h5py.File(tmp_path / "store.h5", "w") as file:
-        writer = ShardWriter(file, GEOMETRY)
-        attributes = {"id": "", "patient": "", "slope": 1, "intercept": 0, "affine": np.eye(4).tolist(), "spacing": [1, 1, 1]}
-        places = {}
-        for k in range(cases):
-            data = file.create_dataset(f"big{k}", (1, 256, 256, 256), np.uint8)
-            data[0, -1, -1, -1] = 1
-            places[k] = data.id.get_offset()
-            writer.add({"image": np.zeros((1, 1, 1, 1), np.uint8)}, attributes | {
-                "id": str(k), "percentiles": [[0] * len(PERCENTILES)], "content": "", "files": [],
-            })  # fmt: skip
-            writer.index[-1]["arrays"]["image"] = [places[k], "|u1", (1, 256, 256, 256)]
-        writer.finish()
-    store = Store.open([tmp_path / "store.h5"])
+    size, cases, shards = 2**24, 12, 4  # 0.8 GB of zeros, holes on disk
+    attributes = {"patient": "", "slope": 1, "intercept": 0, "affine": np.eye(4), "spacing": [1, 1, 1], "content": ""}
+    percentiles = np.zeros((1, len(PERCENTILES)), np.float32)
+    opened, entries = [], []
+    for number in range(shards):
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w") as file:
+            writer = ShardWriter(file, "store", number, GEOMETRY)
+            for k in range(cases):
+                data = file.create_dataset(f"big{k}", (1, 256, 256, 256), np.uint8)
+                data[0, -1, -1, -1] = 1
+                case = attributes | {"id": f"{number}-{k}", "percentiles": percentiles, "classes": 0, "files": []}
+                writer.add({"image": np.zeros((1, 1, 1, 1), np.uint8)}, case)
+                writer.cases[-1]["arrays"]["image"] = [data.id.get_offset(), "|u1", (1, 256, 256, 256)]
+            writer.finish()
+        opened.append(Shard(path))
+        entries += read_index(opened[-1], number).entries
+    store = Store(opened, entries)
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -296,9 +402,4 @@ def test_memory_stays_small_however_much_is_read(tmp_path: Path) -> None:
     for entry in store.entries.values():
         assert int(store.view(entry.image, [0, 0, 0], [256, 256, 256]).sum()) == 1
         assert resident() - before < 2**28 + 2 * size
-    assert cases * size > 2 * (2**28 + 2 * size)
-
-
-@pytest.mark.parametrize("values", [np.arange(7), np.random.default_rng(0).normal(size=(3, 50, 7)), np.ones(1)])
-def test_percentiles_are_numpys(values: np.ndarray) -> None:
-    np.testing.assert_allclose(percentiles(values.astype(np.float32)), np.percentile(values, PERCENTILES), rtol=1e-5, atol=1e-6)
+    assert shards * cases * size > 2 * (2**28 + 2 * size)
