@@ -1,10 +1,11 @@
 """Crops a second: the store against MONAI's data sets, side by side on the same volumes.
 
-    python benchmarks/crops.py [--volumes 20] [--data FOLDER --crop 32] [--seconds 10]
+    python benchmarks/crops.py [--volumes 20] [--crops-per-volume 2] [--data FOLDER --crop 32]
 
 Every way reads the same .nii.gz files and gives the same crops: at a window scaled to 0..1, 96^3 voxels at random, in
-batches of 4, one or two crops a volume and epoch. Each way runs in a process of its own on one core, without workers,
-in several turns, so that a busy machine hits all alike; the figures are medians of the turns. Before the turns each way
+batches of 4, one or two crops a volume and epoch. Each way runs in a process of its own, without workers, on one thread,
+in several turns, so that a busy machine hits all alike; the figures are medians of the turns, the rate of a turn is its
+crops over its time. Before the turns each way
 fills what it keeps on disk. `first` is the time until the first batch in a fresh process, imports left out; `memory`
 the most that process had, with about 600 MB of imports; `raw` reading a crop's int16 and nothing else.
 `CacheDataset, no copy` is CacheDataset(copy_cache=False), which nothing in its documentation of transforms asks for, but
@@ -19,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from medssl.config import Pretrain
 from medssl.data import load_data
 from medssl.loaders import Crops, training_loader
 from medssl.splits import write_split
+from medssl.store import Extent
 
 SHAPE, WINDOW, BATCH = (256, 256, 192), (-1000.0, 1000.0), 4
 WAYS = ("Dataset", "PersistentDataset", "CacheDataset", "CacheDataset, no copy", "store")
@@ -95,12 +98,8 @@ def memcpy(side: int) -> float:
     """Milliseconds to copy as many int16 as a crop has, from memory that is not in the processor's caches."""
     source = np.ones((64, side**3), np.int16)
     target = np.empty(side**3, np.int16)
-    times = []
-    for k in np.random.default_rng(0).integers(0, 64, 300):
-        began = time.perf_counter()
-        np.copyto(target, source[k])
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e3
+    places = np.random.default_rng(0).integers(0, 64, 1000).tolist()
+    return statistics.mean(timed(lambda place=place: np.copyto(target, source[place])) for place in places) * 1e3
 
 
 def measure(options: argparse.Namespace, files: list[Path], folder: Path) -> None:
@@ -137,7 +136,7 @@ def fill(way: str, files: list[Path], folder: Path, side: int, crops: int, secon
     """Put on disk what a way keeps there."""
     cache = folder / f"{way}-{side}-{len(files)}"
     if way == "store":
-        store(way, files, cache, side, crops)
+        store(files, cache, side, crops)
     elif way == "PersistentDataset":
         data = monai_data(way, files, cache, side, crops)
         for number in range(len(data)):
@@ -149,29 +148,29 @@ def one_turn(way: str, files: list[Path], folder: Path, side: int, crops: int, s
     torch.set_num_threads(1)
     began = time.perf_counter()
     cache = folder / f"{way}-{side}-{len(files)}"
-    batches, raw = (store if way == "store" else monai)(way, files, cache, side, crops)
+    batches, raw = monai(way, files, cache, side, crops) if way != "store" else store(files, cache, side, crops)
     next(batches)
     first = time.perf_counter() - began
-    sample, spent, times = 0, 0.0, list[float]()
-    while spent < seconds or sample < 3:
-        began = time.perf_counter()
+    count, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < seconds or count < 3:
         next(batches)
-        times.append((time.perf_counter() - began) / BATCH)
-        spent += times[-1] * BATCH
-        sample += 1
-    raw_times = []
-    for _ in range(300 if raw else 0):
-        began = time.perf_counter()
-        raw()
-        raw_times.append(time.perf_counter() - began)
+        count += 1
+    raw_seconds = [timed(raw) for _ in range(1000)] if raw else [float("nan")]
     disk = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
     return {
-        "ms": statistics.median(times) * 1e3,
-        "raw_ms": statistics.median(raw_times) * 1e3 if raw_times else float("nan"),
+        "ms": spent / (count * BATCH) * 1e3,
+        "raw_ms": statistics.mean(raw_seconds) * 1e3,
         "first_s": first,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         "disk_mb": disk / 1e6,
     }
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def monai_data(way: str, files: list[Path], cache: Path, side: int, crops: int) -> Any:
@@ -203,7 +202,7 @@ def monai(way: str, files: list[Path], cache: Path, side: int, crops: int) -> tu
     return endless(), None
 
 
-def store(way: str, files: list[Path], cache: Path, side: int, crops: int) -> tuple[Iterator[Any], Callable[[], Any]]:
+def store(files: list[Path], cache: Path, side: int, crops: int) -> tuple[Iterator[Any], Callable[[], Any]]:
     """The batches of the store, and a function that reads a crop's bytes and does nothing with them."""
     cache.mkdir(parents=True, exist_ok=True)
     root = files[0].parent
@@ -222,10 +221,16 @@ def store(way: str, files: list[Path], cache: Path, side: int, crops: int) -> tu
     crops_of = Crops(packed, parts.part("pretraining"), settings)
     entries, random = list(packed.entries.values()), np.random.default_rng(0)
 
+    def places() -> Iterator[tuple[Extent, list[int]]]:
+        while True:  # inside: volumes are not smaller than a crop
+            entry = entries[int(random.integers(len(entries)))]
+            yield entry.image, [int(random.integers(n - side + 1)) for n in entry.shape]
+
+    drawn = iter(list(islice(places(), 1000)))
+
     def raw() -> torch.Tensor:
-        entry = entries[int(random.integers(len(entries)))]
-        start = [int(random.integers(n - side + 1)) for n in entry.shape]
-        return packed.view(entry.image, start, [side] * 3).contiguous()
+        extent, start = next(drawn)
+        return packed.view(extent, start, [side] * 3).contiguous()
 
     return iter(training_loader(crops_of, 0)), raw
 

@@ -4,16 +4,16 @@ Every draw comes from (seed, purpose, epoch, place, crop), so the data of a step
 after a resume in the middle of an epoch and on any number of ranks. Axis letters: b batch, c channel, then space.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from medssl.config import Finetune, Percentiles, Shared
 from medssl.evaluate import LabelledImage
@@ -21,10 +21,13 @@ from medssl.problems import SampleError, first_line
 from medssl.splits import Case
 from medssl.store import Entry, Extent, Store
 from transforms.crop import foreground_start, pad_to, random_start
+from transforms.memory import Recycled
 from transforms.prepare import scale_intensity
 
 TRAINING, VALIDATION = 0, 1  # purposes, so that no validation draw repeats a training draw
 Item = dict[str, Any]
+CROPS = Recycled()  # fresh pages under every crop and batch would cost more than the scaling
+BATCHES: defaultdict[str, Recycled] = defaultdict(partial(Recycled, limit=4))
 
 
 class Crops(Dataset[Item]):
@@ -111,12 +114,26 @@ def training_loader(crops: Crops, start: int) -> "DataLoader[Item]":
     """Load the batches of the steps that are left, from step `start` on."""
     settings = crops.settings
     batches = Steps(start, settings.steps, settings.batch_size)
-    return DataLoader(crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=torch.cuda.is_available())
+    pinned = torch.cuda.is_available()
+    return DataLoader(crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=pinned, collate_fn=collate)
 
 
 def validation_loader(crops: Crops) -> "DataLoader[Item]":
     """Load one fixed crop a case, the same at every validation."""
-    return DataLoader(crops, batch_size=crops.settings.batch_size, num_workers=0)
+    return DataLoader(crops, batch_size=crops.settings.batch_size, num_workers=0, collate_fn=collate)
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Make one batch of items: tensors stacked, the rest in lists."""
+    batch: Item = {}
+    for key, first in items[0].items():
+        values = [item[key] for item in items]
+        if isinstance(first, Tensor) and get_worker_info() is None:
+            shape = first.expand(len(values), *first.shape)
+            batch[key] = torch.stack(values, out=BATCHES[key].empty_like(shape))
+        else:
+            batch[key] = default_collate(values)  # in a worker it stacks in memory shared with the main process
+    return batch
 
 
 def whole_images(store: Store, cases: Sequence[Case], settings: Shared) -> Iterator[LabelledImage]:
@@ -147,7 +164,7 @@ def scaled(stored: Tensor, entry: Entry, settings: Shared) -> Tensor:
         limits = np.stack([entry.percentile(window.low), entry.percentile(window.high)])
     # the window in stored units, so that the crop is touched once
     low, high = torch.from_numpy((limits - entry.intercept) / entry.slope)
-    return scale_intensity(stored, low, high)
+    return scale_intensity(stored, low, high, CROPS.empty_like(stored, torch.float32))
 
 
 def rarity(store: Store, cases: Sequence[Case]) -> dict[int, float]:

@@ -24,18 +24,19 @@ class Recycled:
         self.limit = limit
         self.free: list[NDArray[np.uint8]] = []
 
-    def empty_like(self, x: Tensor) -> Tensor:
-        """An uninitialised contiguous tensor of the shape, type and device of ``x``."""
+    def empty_like(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised contiguous tensor of the shape, device and type of ``x``, or of another type."""
+        dtype = dtype or x.dtype
         if x.device.type != "cpu":  # CUDA's allocator recycles by itself
-            return torch.empty_like(x, memory_format=torch.contiguous_format)
-        size = x.numel() * x.element_size()
+            return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
+        size = x.numel() * dtype.itemsize
         block = self.free.pop() if self.free else np.empty(size, np.uint8)
         if block.nbytes != size:
             self.free.clear()
             block = np.empty(size, np.uint8)
         lease = block.view()
         weakref.finalize(lease, self._take_back, block).atexit = False
-        return torch.from_numpy(lease).view(x.dtype).view(x.shape)
+        return torch.from_numpy(lease).view(dtype).view(x.shape)
 
     def _take_back(self, block: NDArray[np.uint8]) -> None:
         if len(self.free) < self.limit:

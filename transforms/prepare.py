@@ -84,8 +84,8 @@ def prepare_mr(
     return Compose([LoadImaged(names), EnsureChannelFirstd(names), geometry, intensity])
 
 
-def scale_intensity(x: Tensor, low: Limit, high: Limit) -> Tensor:
-    """Map ``low`` to 0 and ``high`` to 1 linearly and clip: (c, *spatial) of any type -> float32, a new tensor.
+def scale_intensity(x: Tensor, low: Limit, high: Limit, out: Tensor | None = None) -> Tensor:
+    """Map ``low`` to 0 and ``high`` to 1 linearly and clip: (c, *spatial) of any type -> float32, in ``out`` or new.
 
     With ``high`` below ``low`` the ramp falls. Where they are equal the result is 0, never NaN.
     """
@@ -94,8 +94,8 @@ def scale_intensity(x: Tensor, low: Limit, high: Limit) -> Tensor:
     )
     span = last - first
     slope = torch.where(span == 0, 0.0, 1 / span)
-    scaled = x.to(torch.float32, copy=True).sub_(first.float()).mul_(slope.float())
-    return scaled.clamp_(0, 1)
+    scaled = x.to(torch.float32, copy=True) if out is None else out.copy_(x)
+    return scaled.sub_(first.float()).mul_(slope.float()).clamp_(0, 1)
 
 
 def volume_percentiles(x: Tensor, percentiles: Sequence[float]) -> NDArray[np.float64]:
