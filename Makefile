@@ -34,6 +34,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/views.py
+	$(BIN)/python benchmarks/crops.py
 
 # The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
 hippocampus: $(INSTALLED)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medssl.problems import Problem
-from medssl.readers import Header, ReadError, Volume, read_header, read_image, read_images, same_grid
+from medssl.readers import Header, ReadError, Volume, has_geometry, read_header, read_image, read_images, same_grid
 from medssl.splits import PARTS, Case, Split
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading waits for the disk or runs in zlib, both without Python's lock
@@ -160,7 +160,7 @@ def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, d
     for (file, is_label), header in others:
         if header.shape != shape:
             yield Problem(str(file), "shape", _by(header.shape), f"{_by(shape)}, as {name} has")
-        elif not same_grid(header.affine, first[1].affine, shape):
+        elif has_geometry(file) and has_geometry(case.image[0]) and not same_grid(header.affine, first[1].affine, shape):
             yield Problem(str(file), "affine", "another position", f"that of {name}")
         elif is_label and header.channels != 1:
             yield Problem(str(file), "channels", str(header.channels), "1 for a label")

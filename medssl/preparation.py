@@ -90,7 +90,10 @@ def compact(volume: Volume) -> Volume:
 
 
 def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
-    """Bring image and label to the wanted orientation and spacing and crop them; the image keeps its integer type."""
+    """Bring image and label to the wanted orientation and spacing and crop them; the image keeps its integer type.
+
+    The label lies where the image does: it was checked to, or its format can't say.
+    """
     keys = ["image"] if label is None else ["image", "label"]
     above = geometry.foreground_above
     stored = None if above is None else (above - volume.intercept) / volume.slope
@@ -98,7 +101,7 @@ def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[N
     exact = np.float64 if kind == np.int32 else np.float32
     data = {"image": MetaTensor(torch.from_numpy(volume.array.astype(exact)), affine=torch.from_numpy(volume.affine))}
     if label is not None:
-        data["label"] = MetaTensor(torch.from_numpy(label.values()), affine=torch.from_numpy(label.affine))
+        data["label"] = MetaTensor(torch.from_numpy(label.values()), affine=data["image"].affine)
     prepared = prepare_geometry(keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims)(data)
     image = prepared["image"].numpy()
     if kind.kind in "iu":

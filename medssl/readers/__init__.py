@@ -21,6 +21,7 @@ __all__ = [
     "Header",
     "ReadError",
     "Volume",
+    "has_geometry",
     "location",
     "read_header",
     "read_image",
@@ -34,10 +35,11 @@ class _Reader(NamedTuple):
     image: Callable[[Path, bool], Volume]
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _DICOM = _Reader(dicom.header, dicom.image)
 SUFFIX = {
     **dict.fromkeys((".nii.gz", ".nii"), _Reader(nifti.header, nifti.image)),
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _Reader(pictures.header, pictures.image)),
+    **dict.fromkeys(PICTURES, _Reader(pictures.header, pictures.image)),
     **dict.fromkeys(dicom.SUFFIXES, _DICOM),
     ".mat": _Reader(matlab.header, matlab.image),
     ".npy": _Reader(arrays.header, arrays.image),
@@ -80,6 +82,11 @@ def read_images(paths: Sequence[str | Path]) -> Volume:
     if len({(volume.slope, volume.intercept) for volume in volumes}) == 1:
         return Volume(np.concatenate([v.array for v in volumes]), first.slope, first.intercept, first.affine)
     return Volume(np.concatenate([v.values() for v in volumes]), 1.0, 0.0, first.affine)
+
+
+def has_geometry(path: str | Path) -> bool:
+    """Whether the format says where its voxels lie: a PNG mask of a DICOM image can only be compared by its shape."""
+    return not str(path).lower().endswith((*PICTURES, ".mat", ".npy"))
 
 
 def location(path: str | Path) -> Path:

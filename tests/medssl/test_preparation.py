@@ -1,11 +1,15 @@
 """What packing makes of a volume: against nibabel, numpy and loops over voxels."""
 
+import dataclasses
 from pathlib import Path
 
+import made_files
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
+from medssl.check import check_split
 from medssl.fingerprints import Fingerprints
 from medssl.preparation import Prepared, percentiles, prepare_case
 from medssl.splits import Case, Split
@@ -106,8 +110,6 @@ def test_positions_are_of_their_class_and_of_the_foreground(tmp_path: Path) -> N
 
 
 def test_a_picture_that_is_wider_than_a_short_integer(tmp_path: Path) -> None:
-    from PIL import Image
-
     pixels = np.zeros((4, 40_000), np.uint8)
     pixels[:, 39_000:] = 9
     Image.fromarray(pixels).save(tmp_path / "wide.png")
@@ -145,3 +147,18 @@ def test_what_is_remembered_may_be_lost(tmp_path: Path, text: str) -> None:
     digest = fingerprints.of(tmp_path / "a")
     fingerprints.save()
     assert Fingerprints(tmp_path / "s.h5").known[str(tmp_path / "a")][1] == digest
+
+
+def test_a_png_mask_of_a_dicom_picture(tmp_path: Path) -> None:
+    """The mask can't say where it lies, so it lies where its image does."""
+    random = np.random.default_rng(0)
+    pixels, mask = random.integers(0, 900, (30, 40)).astype(np.int16), random.integers(0, 3, (30, 40)).astype(np.uint8)
+    made_files.dicom(tmp_path / "chest.dcm", pixels, PixelSpacing=[0.5, 0.5])
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    case = Case("a", "p", (tmp_path / "chest.dcm",), tmp_path / "mask.png")
+    split = dataclasses.replace(SPLIT, parts={"test": (case,)})
+    assert check_split(split, spatial_dims=2, deep=True) == []
+    result = prepare_case(split, case, Geometry(2, (0.5, 0.5)), True, Fingerprints(tmp_path / "s.h5"))
+    assert isinstance(result, Prepared)
+    assert np.array_equal(result.arrays["label"][0], mask)
+    assert result.arrays["image"].shape == (1, 30, 40)
