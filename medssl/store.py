@@ -16,6 +16,7 @@ import mmap
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -124,6 +125,8 @@ class Shard:
         """Map the file; its descriptor stays open, so that a file moved over it changes nothing here."""
         self.file = self.path.open("rb")
         self.map = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        with suppress(AttributeError, OSError):  # only some systems have large pages for files: a third of the time
+            self.map.madvise(mmap.MADV_HUGEPAGE)
 
     def state_now(self) -> tuple[int, int]:
         """What tells that the open file is written to: its size and modification time."""
@@ -167,14 +170,14 @@ class Store:
     def view(self, extent: Extent, start: Sequence[int], size: Sequence[int]) -> Tensor:
         """Map a crop (c, *size) of an image or label, to be copied at once; what lies outside the volume is left out."""
         inside = tuple(slice(max(a, 0), max(a + n, 0)) for a, n in zip(start, size, strict=True))
-        rows = extent.shape[0] * math.prod(size[:-1]) * extent.shape[-1] * np.dtype(extent.dtype).itemsize
-        return torch.from_numpy(self.mapped(extent, rows)[(slice(None), *inside)])
+        spanned = extent.shape[0] * size[0] * math.prod(extent.shape[2:]) * np.dtype(extent.dtype).itemsize
+        return torch.from_numpy(self.mapped(extent, spanned)[(slice(None), *inside)])
 
-    def mapped(self, extent: Extent, touched: int) -> NDArray[Any]:
-        """Map one array, of which `touched` bytes are about to be read."""
-        self.read += touched
+    def mapped(self, extent: Extent, spanned: int) -> NDArray[Any]:
+        """Map one array, in a span of so many bytes of which something is about to be read."""
+        self.read += spanned
         if self.read > MAPPED:
-            self.read = touched
+            self.read = spanned
             for shard in self.shards:
                 shard.map.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, but no longer count as ours
         return self.shards[extent.shard].array(extent)
