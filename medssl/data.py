@@ -30,7 +30,7 @@ def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Spl
             if any(have < need for have, need in zip(shape, settings.crop_size, strict=True))
         ]
     if problems:
-        raise InputError(problems)
+        raise InputError(list(dict.fromkeys(problems)))  # a broken file in a series is found by header and by packing
     return split, store
 
 
@@ -56,7 +56,7 @@ def pack_split(
     bad = {problem.file for problem in problems}
     store, found = ensure_store(Wanted(split, parts, Geometry(dims, spacing, above), labels), path, workers, skip=bad)
     if problems + found:
-        raise InputError(problems + found)
+        raise InputError(list(dict.fromkeys(problems + found)))
     return store
 
 

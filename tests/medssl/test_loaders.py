@@ -89,12 +89,15 @@ def test_rare_classes_come_as_often_as_common_ones(finetuning: Callable[..., Fin
     assert np.mean([k == 1 for k in asked]) == pytest.approx(0.9, abs=0.02)  # 1 to 1/9
 
 
-def test_the_hash_of_a_batch_sees_every_change() -> None:
-    image = torch.rand(1, 5, 6, 7)
+@pytest.mark.parametrize("shape", [(1, 5, 6, 7), (1, 128, 64, 64), (2, 33, 47)])
+def test_the_hash_of_a_batch_sees_every_change(shape: tuple[int, ...]) -> None:
+    image = torch.rand(shape)
     same = item_hash({"image": image})
     assert item_hash({"image": image.clone(), "id": "other"}) == same
-    others = [image.flip(1), image + 1e-7, image.permute(0, 2, 1, 3), image.roll(1, -1)]
-    assert len({same, *(item_hash({"image": other}) for other in others)}) == 5
+    changed = image.clone()
+    changed.view(-1)[-1] += 1e-7
+    others = [*(image.flip(axis) for axis in range(1, image.ndim)), image.transpose(1, 2), image.roll(1, -1), changed]
+    assert len({same, *(item_hash({"image": other}) for other in others)}) == 1 + len(others)
     assert item_hash({"image": image, "label": image}) != same
 
 
