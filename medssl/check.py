@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medssl.patients import group_patients
 from medssl.problems import Problem
 from medssl.readers import Header, ReadError, Volume, has_geometry, read_header, read_image, read_images, same_grid
 from medssl.splits import PARTS, Case, Split
@@ -20,6 +21,7 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading waits for the disk or run
 
 Role = tuple[Path, bool]  # a file, and whether it is read as a label: one .mat file can be both image and label
 Headers = Mapping[Role, Header | ReadError]
+Place = tuple[str, int | None]  # a part, and in training the fold
 
 
 def check_split(
@@ -46,6 +48,8 @@ def check_split(
         for case, _ in cases:
             if smallest is not None and not problems[case.id]:
                 problems[case.id] += _check_size(case, headers, smallest, spacing)
+        for id, shared in _check_patients(split, headers, parts).items():
+            problems[id] += shared
         if deep:
             whole = [(case, labelled) for case, labelled in cases if not problems[case.id]]
             found = pool.map(lambda pair: _read_case(pair[0], pair[1], split.labels), whole)
@@ -72,17 +76,16 @@ def check_volume(case: Case, volume: Volume, label_volume: Volume | None, labels
 
 
 def check_copies(split: Split, hashes: Mapping[str, str], parts: Collection[str] = PARTS) -> dict[str, Problem]:
-    """By case id, the cases whose content another part holds under another name; `hashes` are by case id."""
+    """By case id, the cases whose content another part or fold holds under another name; `hashes` are by case id."""
     problems: dict[str, Problem] = {}
-    first: dict[str, dict[str, Case]] = {}  # content -> part -> case
-    for part in (part for part in PARTS if part in parts):
-        for case in split.part(part):
-            seen = first.setdefault(hashes.get(case.id, case.id), {})
-            other = next((p for p in seen if p != part and {p, part} != {"pretraining", "training"}), None)
-            if other and seen[other].id != case.id:
-                found = f"the voxels of {seen[other].id} in {other}"
-                problems[case.id] = Problem(str(case.image[0]), "content", found, f"{part} to share none")
-            seen.setdefault(part, case)
+    first: dict[str, dict[Place, Case]] = {}  # content -> place -> case
+    for place, case in _placed(split, parts):
+        seen = first.setdefault(hashes.get(case.id, case.id), {})
+        other = next((there for there in seen if _apart(there, place)), None)
+        if other and seen[other].id != case.id:
+            found = f"the voxels of {seen[other].id} in {_named(other, place)}"
+            problems[case.id] = Problem(str(case.image[0]), "content", found, f"{_named(place, other)} to share none")
+        seen.setdefault(place, case)
     return problems
 
 
@@ -210,6 +213,46 @@ def _check_label(file: str, volume: Volume, label: Volume, labels: Mapping[int, 
         yield Problem(file, "label", f"class {found}", f"0 to {max(labels, default=0)}, the classes of the split")
     elif values.tolist() == [0]:
         yield Problem(file, "label", "background only", "a labelled voxel")
+
+
+def _check_patients(split: Split, headers: Headers, parts: Collection[str]) -> dict[str, list[Problem]]:
+    """By case id, the patients of the files, whatever the split calls them, who are in two parts or folds."""
+    known = [
+        (place, case, header.patient)
+        for place, case in _placed(split, parts)
+        if isinstance(header := headers[case.image[0], False], Header) and header.patient
+    ]
+    groups = group_patients(patient for _, _, patient in known)
+    problems: dict[str, list[Problem]] = {}
+    first: dict[str, dict[Place, Case]] = {}  # patient -> place -> case
+    said: set[str] = set()  # patients, of whom one line each is enough
+    for place, case, patient in known:
+        seen = first.setdefault(groups[patient], {})
+        other = next((there for there in seen if _apart(there, place)), None)
+        if other and groups[patient] not in said:
+            said.add(groups[patient])
+            found = f"{patient} in its header, who is in {_named(other, place)} ({seen[other].image[0].name})"
+            expected = "a patient in one part only" if other[0] != place[0] else "a patient in one fold only"
+            problems.setdefault(case.id, []).append(Problem(str(case.image[0]), "patient", found, expected))
+        seen.setdefault(place, case)
+    return problems
+
+
+def _placed(split: Split, parts: Collection[str]) -> Iterator[tuple[Place, Case]]:
+    for part in (part for part in PARTS if part in parts):
+        for case in split.part(part):
+            yield (part, case.fold if part == "training" else None), case
+
+
+def _apart(a: Place, b: Place) -> bool:
+    """Whether two places may share no patient and no voxels."""
+    if a[0] == b[0]:
+        return None not in (a[1], b[1]) and a[1] != b[1]
+    return {a[0], b[0]} != {"pretraining", "training"}
+
+
+def _named(place: Place, other: Place) -> str:
+    return place[0] if place[0] != other[0] else f"fold {place[1]} of {place[0]}"
 
 
 def _missing_labels(split: Split, parts: Collection[str], image_parts: Collection[str]) -> Iterator[Problem]:

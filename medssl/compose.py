@@ -12,7 +12,7 @@ from medssl.divide import divide_by_patient, folds_by_patient, hash_order, in_tu
 from medssl.patients import group_patients
 from medssl.problems import InputError, Problem
 from medssl.sources.found import Found, FoundCase, bare, named, shortened
-from medssl.splits import natural, stem
+from medssl.splits import NAME, is_name, natural, stem
 
 HELD = ("validation", "test")  # parts whose patients pre-training must not see
 
@@ -56,6 +56,7 @@ def compose(folder: Path, found: Found, wanted: Division) -> Composed:
     patients = _patients(folder, found.cases, wanted)
     groups_of = group_patients(patient for patient in patients if patient is not None)
     groups = [groups_of[patient] if patient is not None else id for id, patient in zip(ids, patients, strict=True)]
+    _refuse_names(found.cases, ids, patients)
     labels = found.labels or _classes(found)
     strata = _strata(found, groups)
     members = [
@@ -104,7 +105,19 @@ def _patients(folder: Path, cases: Sequence[FoundCase], wanted: Division) -> lis
         expected = "{patient} in --image, a patient column, --patient REGEX, or --by-image"
         what = f"none of {len(cases)} cases" if len(unknown) == len(cases) else f"none of {named(unknown)}"
         raise InputError([Problem(str(folder), "patient", what, expected)])
-    return patients
+    return [patient.replace("/", "-") if patient is not None else None for patient in patients]  # DICOM allows a slash
+
+
+def _refuse_names(cases: Sequence[FoundCase], ids: Sequence[str], patients: Sequence[str | None]) -> None:
+    """Ids and patients that a split can't hold, told by the file they come from."""
+    problems = [
+        Problem(case.image[0], what, name, NAME)
+        for case, *names in zip(cases, ids, patients, strict=True)
+        for what, name in zip(("id", "patient"), names, strict=True)
+        if name is not None and not is_name(name)
+    ]
+    if problems:
+        raise InputError(shortened(problems))
 
 
 def _by_pattern(text: str, cases: Sequence[FoundCase]) -> list[str | None]:
@@ -127,6 +140,12 @@ def _classes(found: Found) -> dict[int, str]:
     if found.task != "classification":
         return {}
     names = {str(case.label) for case in found.cases if case.label is not None}
+    alike: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike.setdefault(name.casefold(), []).append(name)
+    doubled = [" and ".join(group) for group in alike.values() if len(group) > 1]
+    if doubled:
+        raise InputError([Problem("split", "class", named(doubled), "classes that differ in more than upper and lower case")])
     return dict(enumerate(sorted(names, key=lambda name: (natural(name), name))))
 
 
@@ -176,6 +195,8 @@ def _divide(
     }
     pool = [member for member in [*parts["training"], *extra] if member.group not in held]
     lost = [member.id for member in extra if member.group in held]
+    if extra and labelled and not wanted.pretraining:
+        notes.append(f"left out by --no-pretraining, without a label: {named([member.id for member in extra])}")
     if lost and wanted.pretraining:
         notes.append(f"left out of pre-training, as their patients are held out: {named(lost)}")
     pretraining = [_unlabelled(member) for member in sorted(pool, key=lambda m: natural(m.id))]

@@ -1,8 +1,8 @@
 """Which ids mean one patient: `P01`, `p01`, `P01_day2` and `P01-ses-02` do, `case_001` and `case_002` do not.
 
 Ids are compared without case and after visit-like endings are taken off: a separator and then a day, visit, session
-or scan with its number, a side, a sequence, before or after a treatment, a date, or a copy's `(2)`. What is left must
-hold a digit unless the ending is a whole word such as `_left` or `_baseline`: `mri_scan_1` and `mri_scan_2` stay two.
+or scan with its number, a side, a plane, a sequence, before or after a treatment, a date, or a copy's `(2)`. What is left
+must hold a digit unless the ending is a whole word as `_left`, `_baseline`, `_t1w`: `mri_scan_1` and `mri_scan_2` stay two.
 Besides, an id with a digit and the same id with a separator and up to three more characters are one: `P01`, `P01-b`.
 A number alone is no visit: `sub-01` and `sub-02` are two, and so are `A-1-1` and `A-1-2` unless `A-1` is there too.
 """
@@ -12,12 +12,14 @@ import unicodedata
 from collections.abc import Iterable
 
 _NUMBERED = "day|visit|session|ses|scan|run|timepoint|time|tp|week|wk|month|mo|year|yr|followup|follow-up|fu|[dvmwyt]"
-_WORDS = "pre|post|pre-?op|post-?op|baseline|before|after|followup|follow-up|left|right"
-_MARKS = "bl|fu|l|r|lh|rh|copy|t1w|t1c|t1ce|t1gd|t2w|t2f|flair|pd|dwi|adc"
-_DATE = r"(?:19|20)\d\d-?(?:0\d|1[0-2])-?[0-3]\d"
+_WORDS = "pre|post|pre-?op|post-?op|baseline|before|after|followup|follow-up|left|right|t1w|t1ce|t1gd|t2w|flair"
+_MARKS = "bl|fu|l|r|lh|rh|copy|t1c|t2f|pd|dwi|adc|ax|axial|cor|coronal|sag|sagittal"
+_AFTER = r"\d{1,4}(?:days?|weeks?|wk|months?|mo|years?|yr)"
+_MONTH = r"-?(?:0\d|1[0-2])-?"
+_DATE = rf"(?:19|20)\d\d{_MONTH}[0-3]\d|[0-3]\d{_MONTH}(?:19|20)\d\d"
 _SEPARATED = r"^(.*[^\W_]){}[\s_.-]+(?:{})$"
 _WORD = re.compile(_SEPARATED.format("", _WORDS))
-_VISIT = re.compile(_SEPARATED.format("", rf"(?:{_NUMBERED})[\s_.-]?\d{{1,4}}|{_MARKS}|{_DATE}"))
+_VISIT = re.compile(_SEPARATED.format("", rf"(?:{_NUMBERED})[\s_.-]?\d{{1,4}}|{_AFTER}|{_MARKS}|{_DATE}"))
 _COPY = re.compile(r"^(.*\d.*?)\s*\(\d{1,3}\)$")
 _LONGER = re.compile(r"^(.*\d.*?)[\s_-]+[a-z0-9]{1,3}$")
 

@@ -3,16 +3,18 @@
 import argparse
 import dataclasses
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medssl.atomic import atomic_path
-from medssl.problems import InputError, Problem
+from medssl.problems import InputError, Problem, printable
+from medssl.readers import ReadError, location, read_header
 from medssl.sources import LAYOUTS, find_layout
-from medssl.sources.found import Found, is_image, list_files, named, shortened
+from medssl.sources.found import TEXT, Found, list_files, named, shortened, suffix
 from medssl.splits import PARTS, TASKS, read_split, write_split
 
 
@@ -50,6 +52,8 @@ def run(options: argparse.Namespace) -> None:
     from medssl.compose import Division, compose
 
     _refuse_places(options.folder, options.out)
+    if options.folds is not None and options.folds < 2:
+        raise InputError([Problem("split", "--folds", str(options.folds), "2 or more")])
     if options.out.exists() and not options.overwrite:
         raise InputError([Problem(str(options.out), "file", "a file", "a new one, or --overwrite")])
     files = list_files(options.folder)
@@ -66,12 +70,21 @@ def run(options: argparse.Namespace) -> None:
     content = _content(options, found, composed.labels, composed.grouped_by)
     with atomic_path(options.out) as temporary:  # what can't be read back never gets OUT's name
         write_split(temporary, content | composed.parts)
-        read_split(temporary, options.folder)
-    print(f"layout: {found.layout}")
-    print("\n".join(_table(composed.parts, composed.groups, composed.labels if found.task == "classification" else {})))
-    for note in [*composed.notes, *_unused(files, found)]:
-        print(note)
-    print(_next(options))
+        try:
+            read_split(temporary, options.folder)
+        except InputError as error:
+            raise InputError(shortened(problem._replace(file=str(options.out)) for problem in error.problems)) from None
+    table = _table(composed.parts, composed.groups, composed.labels if found.task == "classification" else {})
+    for line in [f"layout: {found.layout}", *table, *composed.notes, *_unused(files, found)]:
+        _print(line)
+    for line in _next(options):
+        _print(line)
+
+
+def _print(line: str) -> None:
+    """Print one line whatever it holds: escapes stand for what stdout can't show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _share(text: str) -> float:
@@ -87,6 +100,8 @@ def _refuse_places(folder: Path, out: Path) -> None:
         problems.append(Problem(str(folder), "folder", "a file" if folder.exists() else "nothing", "a folder"))
     if not out.parent.is_dir():
         problems.append(Problem(str(out.parent), "folder", "nothing", "the folder that OUT.json goes to"))
+    if out.is_dir():
+        problems.append(Problem(str(out), "file", "a folder", "a file to write, as OUT.json"))
     if problems:
         raise InputError(problems)
 
@@ -106,11 +121,21 @@ def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
     elif options.image:
         found = from_templates(files, options.image, options.label)
     else:
-        found = find_layout(options.folder, files, options.layout, options.task, options.suffix, options.label_column)
+        found = find_layout(
+            *(options.folder, files, options.layout, options.task),
+            *(options.suffix, options.label_column, options.unlabelled),
+        )
     if options.task and options.task != found.task:
         raise InputError([Problem("split", "--task", options.task, f"{found.task}, which the source has")])
-    used = {path for case in found.cases for path in case.image}
-    more = [case for text in options.unlabelled for case in from_folder_or_template(files, text)]
+    if not found.cases:
+        raise InputError([Problem(str(options.folder), "cases", "no case has every channel", "one or more that have")])
+    used = {path for case in found.cases for path in (*case.image, case.label)}
+    more = []
+    for text in options.unlabelled:
+        cases, labels = from_folder_or_template(files, text)
+        more += cases
+        if labels:
+            found.left_out.append(f"label files of {text}, which are no unlabelled images: {named(labels)}")
     found.cases += [dataclasses.replace(case, part="pretraining") for case in more if case.image[0] not in used]
     paths = [path for case in found.cases for path in (*case.image, case.label) if isinstance(path, str)]
     odd = [
@@ -127,8 +152,7 @@ def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
 
 
 def _content(options: argparse.Namespace, found: Found, labels: dict[int, str], grouped_by: str) -> dict[str, Any]:
-    channels = max(len(case.image) for case in found.cases)
-    modality = found.modality or tuple(f"image {i}" for i in range(channels))
+    modality = tuple(options.modality or ()) or _modality(options.folder, found)
     content: dict[str, Any] = {
         "name": options.out.name.removesuffix(".json"),
         "description": f"made by medssl split, {found.layout}, seed {options.seed}",
@@ -138,6 +162,20 @@ def _content(options: argparse.Namespace, found: Found, labels: dict[int, str], 
     if labels:
         content["labels"] = {str(number): name for number, name in sorted(labels.items())}
     return content | {"grouped_by": grouped_by}
+
+
+def _modality(folder: Path, found: Found) -> tuple[str, ...]:
+    """The source's names where the files have so many channels, or made ones; medssl check tells what can't be read."""
+    files = max(len(case.image) for case in found.cases)
+    try:
+        channels = sum(read_header(folder / path).channels for path in found.cases[0].image)
+    except ReadError:
+        channels = len(found.modality) or files
+    if len(found.modality) == channels:
+        return found.modality
+    if channels == files:
+        return tuple(f"image {i}" for i in range(channels))
+    return ("R", "G", "B") if channels == 3 else tuple(f"channel {i}" for i in range(channels))
 
 
 def _read_classes(folder: Path, found: Found) -> dict[int, str]:
@@ -189,12 +227,17 @@ def _table(parts: dict[str, list[dict[str, Any]]], groups: dict[str, str], label
 
 def _unused(files: Sequence[str], found: Found) -> list[str]:
     used = {path for case in found.cases for path in (*case.image, case.label) if isinstance(path, str)}
-    rest = [path for path in files if is_image(path) and path not in used]
-    return [f"image files that the layout does not use: {named(rest)}"] if rest else []
+    places = {location(path).as_posix() for path in used}  # a DICOM series is its folder
+    rest = [path for path in files if path not in used and PurePosixPath(path).parent.as_posix() not in places]
+    images = [path for path in rest if suffix(path)]
+    others = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in rest if not suffix(path))
+    notes = [f"image files that the layout does not use: {named(images)}"] if images else []
+    counts = [f"{count} {name}" for name, count in sorted(others.items()) if name not in TEXT]
+    return [*notes, *([f"files that medssl can't read: {', '.join(counts)}"] if counts else [])]
 
 
-def _next(options: argparse.Namespace) -> str:
+def _next(options: argparse.Namespace) -> list[str]:
     inside = options.out.parent.resolve() == options.folder.resolve()
     root = "" if inside else f" --data-root {shlex.quote(str(options.folder))}"
-    note = "" if inside else "paths start from FOLDER, so pass it as data root\n"
-    return f"{note}next: medssl check {shlex.quote(str(options.out))}{root} --deep"
+    note = [] if inside else ["paths start from FOLDER, so pass it as data root"]
+    return [*note, f"next: medssl check {shlex.quote(str(options.out))}{root} --deep"]

@@ -8,9 +8,9 @@ image: that is medssl/check.py.
 
 import dataclasses
 import json
-import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from medssl.readers import SUFFIX
 PARTS = ("pretraining", "training", "validation", "test")
 TASKS = ("segmentation", "classification", "regression")
 GROUPINGS = ("patient", "image")
+
+NAME = "1 to 200 printable characters without a slash"
 
 _CASE_KEYS = ("id", "patient", "image", "label", "fold", "weight")
 _NOTES = ("description", "reference", "licence", "license", "release", "tensorImageSize")
@@ -122,14 +124,14 @@ def take_fold(split: Split, fold: int) -> Split:
         raise InputError([Problem(file, "validation", "a part besides folds", "folds or a validation part")])
     held = tuple(case for case in cases if case.fold == fold)
     people = _people(split.grouped_by, [*split.part("pretraining"), *cases])
-    out = {people[case.id] for case in held}
+    out = {people[_who(case)] for case in held}
     parts = {
         **split.parts,
         "training": tuple(case for case in cases if case.fold != fold),
         "validation": held,
     }
     if "pretraining" in parts:
-        parts["pretraining"] = tuple(case for case in parts["pretraining"] if people[case.id] not in out)
+        parts["pretraining"] = tuple(case for case in parts["pretraining"] if people[_who(case)] not in out)
     return dataclasses.replace(split, parts=parts)
 
 
@@ -158,6 +160,11 @@ def stem(path: str | Path) -> str:
     name = Path(path).name
     known = next((suffix for suffix in SUFFIX if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(known)] or name
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be the id of a case or a patient: NAME in words."""
+    return bool(text.strip()) and len(text) <= 200 and "/" not in text and text.isprintable()
 
 
 @dataclass(frozen=True)
@@ -277,7 +284,7 @@ class _Reading:
         if fold is not None and (type(fold) is not int or fold < 0):
             self.problem(f"{where}.fold", show(fold), "a whole number from 0")
         weight = entry.get("weight", 1.0)
-        if type(weight) not in (int, float) or not 0 < weight < math.inf:
+        if not _is_number(weight) or weight <= 0:
             self.problem(f"{where}.weight", show(weight), "a finite number above 0")
         if None in images:
             return None
@@ -289,8 +296,8 @@ class _Reading:
 
     def identity(self, value: Any, where: str) -> str:
         text = str(value) if type(value) is int else value
-        if not isinstance(text, str) or not text.strip() or len(text) > 200 or "/" in text or not text.isprintable():
-            self.problem(where, show(value), "1 to 200 printable characters without a slash")
+        if not isinstance(text, str) or not is_name(text):
+            self.problem(where, show(value), NAME)
         return str(text)
 
     def path(self, value: Any, where: str) -> Path | None:
@@ -308,7 +315,7 @@ class _Reading:
             return None
         if self.task == "segmentation":
             return self.path(value, where)
-        number = type(value) is int or (type(value) is float and math.isfinite(value))
+        number = _is_number(value)
         if self.task == "regression" and not number:
             self.problem(where, show(value), "a finite number")
         elif self.task == "classification" and (type(value) is not int or value not in self.labels):
@@ -319,15 +326,16 @@ class _Reading:
         """Reports images, ids and patients that come twice; one line a case, the most telling of the three."""
         by_image: dict[Path, list[_Seat]] = {}
         by_id: dict[str, list[_Seat]] = {}
-        by_patient: dict[str, dict[str, _Seat]] = {}
+        by_patient: dict[str, dict[tuple[str, int | None], _Seat]] = {}
         told: set[tuple[str, str, str]] = set()
         people = _people(self.grouped_by, [seat.case for seat in seats])
         for seat in seats:
-            person = people[seat.case.id]
+            person = people[_who(seat.case)]
             images = [earlier for path in set(seat.case.image) for earlier in by_image.get(path, [])]
             ids = by_id.get(seat.case.id, [])
             again = next((s for s in images if _apart(s, seat) or s.case.id != seat.case.id), None)
             named = next((s for s in ids if _apart(s, seat) or s.case.image != seat.case.image), None)
+            other = next((s for s in ids if people[_who(s.case)] != person), None)
             if len(set(seat.case.image)) < len(seat.case.image):
                 self.problem(f"{seat}.image", "one file for two channels", "a file a channel")
             elif seat.case.label in seat.case.image and not seat.case.image[0].name.lower().endswith(".mat"):
@@ -336,14 +344,18 @@ class _Reading:
                 self.problem(f"{seat}.image", f"the image of {again} ({again.case.id})", "an image once, in one part")
             elif named:
                 self.problem(f"{seat}.id", f"{seat.case.id}, the id of {named}", "an id of its own")
+            elif other:
+                found = f"{seat.case.patient}, but {other.case.patient} in {other}"
+                self.problem(f"{seat}.patient", found, "one patient an id")
             for earlier in by_patient.setdefault(person, {}).values():
                 pair = (person, earlier.part, seat.part)
-                if _apart(earlier, seat) and earlier.part != seat.part and pair not in told:
+                if _apart_patients(earlier, seat) and pair not in told:
                     told.add(pair)
-                    if not (again or named):
+                    if not (again or named or other):
                         found = f"{seat.case.patient}, who is in {earlier} ({earlier.case.patient})"
-                        self.problem(f"{seat}.patient", found, "a patient in one part only")
-            by_patient[person].setdefault(seat.part, seat)
+                        what = "fold" if earlier.part == seat.part else "part"
+                        self.problem(f"{seat}.patient", found, f"a patient in one {what} only")
+            by_patient[person].setdefault((seat.part, seat.case.fold), seat)
             by_id.setdefault(seat.case.id, []).append(seat)
             for path in set(seat.case.image):
                 by_image.setdefault(path, []).append(seat)
@@ -358,13 +370,29 @@ def show(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _people(grouped_by: str, cases: Sequence[Case]) -> dict[str, str]:
-    """By case id, what is the same for two cases of one patient; see medssl/patients.py."""
-    unknown = {case.id for case in cases if grouped_by == "image" and case.patient == case.id}
-    groups = group_patients(case.patient for case in cases if case.id not in unknown)
-    return {case.id: f"{case.id}/" if case.id in unknown else groups[case.patient] for case in cases}
+def _is_number(value: Any) -> bool:
+    """Whether it is a JSON number that a float can hold."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _who(case: Case) -> tuple[str, str]:
+    return case.id, case.patient
+
+
+def _people(grouped_by: str, cases: Sequence[Case]) -> dict[tuple[str, str], str]:
+    """By id and patient, what is the same for two cases of one patient; see medssl/patients.py."""
+    unknown = {_who(case) for case in cases if grouped_by == "image" and case.patient == case.id}
+    groups = group_patients(case.patient for case in cases if _who(case) not in unknown)
+    return {_who(case): f"{case.id}/" if _who(case) in unknown else groups[case.patient] for case in cases}
 
 
 def _apart(a: _Seat, b: _Seat) -> bool:
     """Whether two cases may share nothing: all pairs of parts but pre-training with training."""
     return {a.part, b.part} != {"pretraining", "training"}
+
+
+def _apart_patients(a: _Seat, b: _Seat) -> bool:
+    """Whether two cases may share no patient: those of two folds neither, as each fold is held out in turn."""
+    if a.part != b.part:
+        return _apart(a, b)
+    return a.part == "training" and a.case.fold != b.case.fold and None not in (a.case.fold, b.case.fold)

@@ -101,6 +101,8 @@ def _reader(path: Path) -> _Reader:
         status = os.stat(place)
     except OSError as error:
         raise ReadError(path, "file", error.strerror or "nothing", "an image file") from None
+    except ValueError:  # a lone surrogate or a zero
+        raise ReadError(path, "file", "a name that no file can have", "an image file") from None
     if stat.S_ISDIR(status.st_mode):
         return _DICOM
     if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever

@@ -8,7 +8,7 @@ picture is (row, column) with its pixels' spacing, as a PNG would be.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,17 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from medssl.readers.dicom_file import DicomFile, read_file
+from medssl.readers.dicom_folder import SUFFIXES, by_series, read_folder, read_once, unreadable
 from medssl.readers.dicom_pixels import pixel_type, read_pixels, refuse_pixels
 from medssl.readers.dicom_stack import Frame, frames, refuse_spacing, stack
 from medssl.readers.image import MAX_VOXELS, Affine, Header, ReadError, Volume, lengths, refuse_shape
 
-SUFFIXES = (".dcm", ".dicom", ".ima")
-_UID = re.compile(r"(.+)#(\d+(?:\.\d+)+)")
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_CAPTURES = tuple(_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4"))
-_NO_IMAGES = tuple(_STORAGE + end for end in ("66.4", "66.7", "481.2"))  # segmentations and doses, which have pixels
-_X_RAYS = ("CR", "DX", "MG")
-_SCOUTS = ("LOCALIZER", "SCOUT", "SCREEN SAVE")
+__all__ = ["SUFFIXES", "Series", "find_series", "header", "image", "split_path"]
 
 
 @dataclass(frozen=True)
@@ -81,23 +76,46 @@ def image(path: Path, label: bool = False) -> Volume:
 
 def split_path(path: Path) -> tuple[Path, str | None]:
     """The file or folder on disk and the series that a case's path picks, None for the only one."""
-    match = _UID.fullmatch(path.name)
-    if match is None or os.path.lexists(path):
+    if "#" not in path.name or os.path.lexists(path):
         return path, None
-    return path.with_name(match[1]), match[2]
+    for mark in reversed(list(re.finditer("#", path.name[1:]))):  # anonymisers write any text for a UID
+        folder, uid = path.with_name(path.name[: mark.start() + 1]), path.name[mark.end() + 1 :]
+        if uid and folder.is_dir():
+            return folder, uid
+    return path, None
 
 
-def find_series(folder: str | Path) -> list[Series]:
-    """Every series below a folder that can be a case's image; what can't be read is passed over.
+def find_series(folder: str | Path, passed: list[ReadError] | None = None) -> list[Series]:
+    """Every series below a folder that can be a case's image, through links to folders and not in hidden ones.
 
-    A picture without a place in the body is a series of its own, whatever its file says.
+    A picture without a place in the body is a series of its own, whatever its file says. What can't be read is added
+    to `passed`.
     """
-    found = []
-    for place, folders, _ in os.walk(folder):
-        folders.sort()
-        groups = _by_series(file for file in _files(Path(place), strict=False) if _is_image(file))
-        cases = [files for group in groups.values() for files in _cases(group)]
-        found += [_series(Path(place), files, len(cases)) for files in cases]
+    found: list[Series] = []
+    errors: list[ReadError] = []
+    visited: set[str] = set()
+
+    def refused(error: OSError) -> None:
+        errors.append(unreadable(error))
+
+    for place, folders, _ in os.walk(folder, onerror=refused, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files, broken = read_folder(Path(place))
+        errors += broken
+        cases = [case for group in by_series(files).values() for case in _cases(group)]
+        for series in (_series(Path(place), case, len(cases)) for case in cases):
+            if series.needs_uid and (not series.uid or "/" in series.uid):
+                expected = "a UID without a slash for each of several series"
+                errors.append(ReadError(place, "series", series.uid or "nothing", expected))
+            else:
+                found.append(series)
+    if passed is not None:
+        passed += errors
     return found
 
 
@@ -121,38 +139,6 @@ def _cases(group: list[DicomFile]) -> list[list[DicomFile]]:
     return [group] if placed or len(group) == 1 else [[file] for file in group]
 
 
-def _by_series(files: Iterator[DicomFile]) -> dict[str, list[DicomFile]]:
-    groups: dict[str, list[DicomFile]] = {}
-    for file in files:
-        groups.setdefault(file.text("series"), []).append(file)
-    return groups
-
-
-def _files(folder: Path, strict: bool) -> Iterator[DicomFile]:
-    """The DICOM files of a folder by name; a broken one raises ReadError where `strict`, and is passed over elsewhere."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
-    for name in names:
-        path = folder / name
-        try:
-            file = read_file(path)
-            if file is None and name.lower().endswith(SUFFIXES):
-                raise ReadError(path, "format", "no DICOM mark (DICM at byte 128)", "a DICOM file, as its name says")
-        except ReadError:
-            if strict:
-                raise
-        else:
-            if file is not None:
-                yield file
-
-
-def _is_image(file: DicomFile) -> bool:
-    kind = file.text("class")
-    capture = kind in _CAPTURES and file.text("modality") not in _X_RAYS
-    scout = any(name in file.text("image type").upper() for name in _SCOUTS)
-    return file.pixels is not None and not capture and not scout and kind not in _NO_IMAGES
-
-
 def _chosen(path: Path) -> list[DicomFile]:
     """The files of a case: one, or those of the series that the path picks."""
     place, uid = split_path(path)
@@ -162,9 +148,15 @@ def _chosen(path: Path) -> list[DicomFile]:
             raise ReadError(path, "format", "no DICOM mark (DICM at byte 128)", "a DICOM file")
         return [file]
     try:
-        groups = _by_series(file for file in _files(place, strict=True) if _is_image(file))
+        if uid is None:
+            files, broken = read_folder(place)
+            groups = by_series(files)
+        else:
+            groups, broken, _ = read_once(place, uid)
     except OSError as error:
         raise ReadError(path, "file", error.strerror or "nothing", "a readable folder") from None
+    if broken:
+        raise ReadError(*broken[0].problem)
     if not groups:
         raise ReadError(path, "file", "a folder without DICOM images", "an image file, or a folder with a DICOM series")
     if uid is None and len(groups) > 1:
@@ -221,6 +213,7 @@ def _refuse_mixture(path: Path, files: Sequence[DicomFile]) -> None:
     kinds = {
         "shape": sorted({sizes(file) for file in files}),
         "voxel type": sorted({str(pixel_type(file)) for file in files}),
+        "colours": sorted({f"{f.text('photometric interpretation')} of {f.whole('samples', 1)} samples" for f in files}),
         "patient": sorted({file.text("patient") for file in files}),
     }
     for field, found in kinds.items():

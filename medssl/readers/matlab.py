@@ -6,6 +6,7 @@ any size: each dataset is looked at before it is read.
 """
 
 import math
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,9 +73,17 @@ def _header(path: Path, file: Any, label: bool) -> Header:
 
 
 def _patient(path: Path, file: Any) -> str | None:
-    if _dataset(path, file, "PID", LONGEST_PID) is None:
+    dataset = _dataset(path, file, "PID", LONGEST_PID)
+    if dataset is None or dataset.attrs.get("MATLAB_empty"):  # then the numbers are a shape
         return None
-    return known_patient("".join(chr(code) for code in _values(path, file, "PID").ravel().astype(np.uint16)))
+    codes = _values(path, file, "PID").ravel()
+    kind = dataset.attrs.get("MATLAB_class", b"char" if codes.dtype in (np.uint8, np.uint16) else b"")
+    if kind == b"char" and codes.dtype.kind == "u" and codes.max() <= sys.maxunicode:
+        return known_patient("".join(map(chr, codes)))
+    if len(codes) == 1 and float(codes[0]).is_integer():
+        return known_patient(str(int(codes[0])))
+    found = f"{by(codes[:5].tolist())} of type {codes.dtype}"
+    raise ReadError(path, f"{GROUP}/PID", found, "text or a whole number")
 
 
 def _class(path: Path, file: Any) -> int | None:

@@ -14,6 +14,7 @@ from medssl.readers.image import Affine, Header, ReadError, Volume, by, lengths,
 from medssl.readers.stream import MAX_TAIL, open_file, read_part, read_rest, refuse_claim, unpacked
 
 MAX_EXTENSION = 2**24  # bytes between the header and the voxels
+MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # in the units of xyzt_units; unknown ones are taken for mm
 HEAD = 540  # bytes of the longer of the two headers
 
 
@@ -106,5 +107,7 @@ def _affine(path: Path, raw: Any, axes: int) -> Affine:
         affine = np.asarray(raw.get_best_affine(), np.float64)
     except (HeaderDataError, ValueError, ArithmeticError) as error:
         raise ReadError(path, "header", str(error), "a valid NIfTI header") from None
+    mm = MM.get(int(raw["xyzt_units"]) & 7, 1.0)
+    affine = np.diag([mm, mm, mm, 1.0]) @ affine if mm != 1.0 else affine  # NaN times 0 would spread
     refuse_affine(path, affine)
     return affine

@@ -5,11 +5,13 @@ https://teem.sourceforge.net/nrrd/format.html
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from medssl.readers.image import Affine, Header, ReadError, Volume, by, lengths, refuse_affine, refuse_shape, refuse_type
 from medssl.readers.stream import open_file, read_rest, refuse_claim, unpacked
@@ -33,6 +35,8 @@ TO_RAS = {
     **dict.fromkeys(("left-anterior-superior", "LAS"), (-1, 1, 1)),
     **dict.fromkeys(("left-posterior-superior", "LPS"), (-1, -1, 1)),
 }
+MM = {"": 1.0, "mm": 1.0, "cm": 10.0, "m": 1e3, "um": 1e-3}
+MICRO = re.compile(rb"\xc2?\xb5m|\xce\xbcm")  # of a micron, which pynrrd would leave out and so read metres
 PLACES = {"domain", "space", "???", "none"}  # kinds of axes that may run through space
 Fields = Mapping[str, Any]
 
@@ -90,7 +94,7 @@ def _fields(path: Path, file: IO[bytes]) -> Fields:
         raise ReadError(path, "format", "no NRRD header", "NRRD with its header attached")
     file.seek(min(ends))
     try:
-        fields: Fields = nrrd.read_header(head[: min(ends)].splitlines(keepends=True))
+        fields: Fields = nrrd.read_header(MICRO.sub(b"um", head[: min(ends)]).splitlines(keepends=True))
     except Exception as error:  # it raises whatever int, float and shlex raise
         raise ReadError(path, "header", str(error) or type(error).__name__, "a valid NRRD header") from None
     missing = [name for name in ("dimension", "type", "encoding", "sizes") if name not in fields]
@@ -158,4 +162,12 @@ def _affine(path: Path, fields: Fields, spatial: list[int]) -> Affine:
     if origin.shape != (3,):
         raise ReadError(path, "space origin", f"{origin.size} numbers", "3")
     affine[:3, 3] = origin
-    return np.diag([*TO_RAS[fields["space"]], 1.0]) @ affine
+    return np.diag([*(TO_RAS[fields["space"]] * _millimetres(path, fields)), 1.0]) @ affine
+
+
+def _millimetres(path: Path, fields: Fields) -> npt.NDArray[np.float64]:
+    """How many mm the unit along each axis of the space is; mm where the header names none."""
+    units = [str(unit).strip() for unit in fields.get("space units", [""] * 3)]
+    if len(units) != 3 or not set(units) <= set(MM):
+        raise ReadError(path, "space units", " ".join(units), "three of m, cm, mm and um")
+    return np.array([MM[unit] for unit in units])

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from medssl.readers.image import MAX_PIXELS, Array, Header, ReadError, Volume
+from medssl.readers.stream import open_file
 
 TYPES = {"1": "u1", "I;16": "u2", "I;16B": "u2", "I;16L": "u2", "I": "i4", "F": "f4"}  # the others are "u1"
+BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # TIFF's tags
 CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1, "L": 1, "P": 1, **dict.fromkeys(TYPES, 1)}
 
 
@@ -29,7 +31,12 @@ def image(path: Path, label: bool = False) -> Volume:
         picture.verify()  # the checksums of a PNG, which loading skips
     with _opened(path) as picture:
         header = _header(path, picture, label)
+        few, bits = picture.mode == "L" and label, _bits(path, picture)
         array = _pixels(path, picture, header.channels, label)
+        if few and bits < 8:  # pillow spreads grey over 0 to 255, in steps of 85 or 17
+            array = array // (255 // (2**bits - 1))
+        if picture.format == "PNG":
+            _refuse_turned(path, picture.getexif())  # which may lie behind the pixels
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
     return Volume(np.ascontiguousarray(array, dtype=header.dtype), 1.0, 0.0, header.affine)
 
@@ -67,9 +74,40 @@ def _header(path: Path, picture: Any, label: bool) -> Header:
     width, height = picture.size
     if not 1 <= width * height <= MAX_PIXELS:
         raise ReadError(path, "size", f"{width}x{height} pixels", f"1 to {MAX_PIXELS}")
+    if picture.format != "PNG" or "exif" in picture.info:  # else pillow would load it to look behind the pixels
+        _refuse_turned(path, picture.getexif())
+    dtype = _refuse_bits(path, picture, np.dtype(TYPES.get(picture.mode, "u1")))
     coloured = picture.mode == "P" and not label and not _is_grey(picture)
     channels = 3 if coloured else CHANNELS[picture.mode]
-    return Header((height, width), channels, np.eye(4), (1.0, 1.0), np.dtype(TYPES.get(picture.mode, "u1")))
+    return Header((height, width), channels, np.eye(4), (1.0, 1.0), dtype)
+
+
+def _bits(path: Path, picture: Any) -> int:
+    """The bits of a sample as the file has them: pillow cuts some of them off."""
+    if picture.format == "PNG":
+        with open_file(path) as file:
+            return file.read(25)[-1]
+    return max(picture.tag_v2.get(BITS, (1,))) if picture.format == "TIFF" else 8
+
+
+def _refuse_bits(path: Path, picture: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of the pixels; raises ReadError where pillow would give other values than the file has."""
+    bits = _bits(path, picture)
+    if bits > 8 and dtype == np.uint8:
+        raise ReadError(path, "bits", f"{bits} a sample in mode {picture.mode}", "8, or up to 16 of grey without alpha")
+    if picture.format == "TIFF" and bits > 8:
+        if picture.tag_v2.get(PHOTOMETRIC) == 0:
+            raise ReadError(path, "photometric interpretation", f"WhiteIsZero of {bits} bits", "BlackIsZero")
+        if dtype == np.int32 and bits == 32 and picture.tag_v2.get(SAMPLE_FORMAT, (1,))[0] == 1:
+            return np.dtype("u4")  # which pillow gives as "i4", bit by bit
+    return dtype
+
+
+def _refuse_turned(path: Path, exif: Any) -> None:
+    """Raise ReadError for pixels that viewers turn and other readers do not; of a TIFF's pillow loses some."""
+    turned = exif.get(ORIENTATION, 1)
+    if turned in range(2, 9):
+        raise ReadError(path, "orientation", f"{turned}, pixels to be turned or mirrored", "1: pixels stored upright")
 
 
 def _pixels(path: Path, picture: Any, channels: int, label: bool) -> Array:

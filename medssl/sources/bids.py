@@ -1,13 +1,14 @@
 """BIDS: `sub-X/[ses-Y/]anat/sub-X_..._T1w.nii.gz`, labels from participants.tsv or from derivatives' `_dseg`."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from medssl.problems import InputError, Problem
 from medssl.sources.found import Found, FoundCase, named
-from medssl.sources.table import EMPTY, read_table
+from medssl.sources.table import EMPTY, find_column, read_table
 
 IMAGE = re.compile(r"(sub-[^/_]+)/(?:ses-[^/_]+/)?[^/]+/(\1(?:_[^/_]+-[^/_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
 DSEG = re.compile(r"derivatives/(?:.+/)?(sub-[^/]+)_dseg\.nii(?:\.gz)?")
@@ -36,7 +37,8 @@ def bids(folder: Path, files: Sequence[str], suffixes: Sequence[str], column: st
     layout = f"BIDS, --suffix {' '.join(chosen)}"
     if column:
         return Found(layout, task, _from_participants(folder, cases, column, task), modality=tuple(chosen), left_out=left_out)
-    return Found(layout, "segmentation", _from_derivatives(cases, files), modality=tuple(chosen), left_out=left_out)
+    labelled = _from_derivatives(folder, cases, list(images), files)
+    return Found(layout, "segmentation", labelled, modality=tuple(chosen), left_out=left_out)
 
 
 def _usual(folder: Path, there: set[str]) -> Sequence[str]:
@@ -48,13 +50,14 @@ def _usual(folder: Path, there: set[str]) -> Sequence[str]:
 def _from_participants(folder: Path, cases: Sequence[FoundCase], column: str, task: str) -> list[FoundCase]:
     path = folder / "participants.tsv"
     names, rows = read_table(path)
-    missing = [name for name in ("participant_id", column) if name not in names]
+    missing = [name for name in ("participant_id", column) if not find_column(names, name)]
     if missing:
         raise InputError([Problem(str(path), "columns", f"no {name}", f"one of {', '.join(names)}") for name in missing])
+    key, column = (find_column(names, name) or name for name in ("participant_id", column))
     problems: list[Problem] = []
     values: dict[str, str | float] = {}
     for row in rows:
-        text, who = row.values[column], row.values["participant_id"]
+        text, who = row.values[column], "sub-" + row.values[key].removeprefix("sub-")
         if text.lower() in EMPTY:
             continue
         if who in values:
@@ -62,20 +65,27 @@ def _from_participants(folder: Path, cases: Sequence[FoundCase], column: str, ta
         try:
             values[who] = float(text) if task == "regression" else text
         except ValueError:
+            values[who] = math.nan
+        if isinstance(number := values[who], float) and not math.isfinite(number):
             problems.append(Problem(str(path), f"line {row.line}, {column}", text, "a number, as 0.5"))
+    if not problems and not any(case.patient in values for case in cases):
+        problems.append(Problem(str(path), column, "no label of any image", f"rows as {cases[0].patient} with a label"))
     if problems:
         raise InputError(problems)
     return [dataclasses.replace(case, label=values.get(str(case.patient))) for case in cases]
 
 
-def _from_derivatives(cases: Sequence[FoundCase], files: Sequence[str]) -> list[FoundCase]:
+def _from_derivatives(folder: Path, cases: Sequence[FoundCase], names: Sequence[str], files: Sequence[str]) -> list[FoundCase]:
     by_entities: dict[frozenset[str], list[str]] = {}
     for path in files:
         match = DSEG.fullmatch(path)
         if match:
             name = match[1].rsplit("/", 1)[-1]
             by_entities.setdefault(_entities(name), []).append(path)
-    problems, labelled = [], []
+    known = {_entities(name) for name in names}
+    alone = [path for entities, paths in by_entities.items() if entities not in known for path in paths]
+    problems = [Problem(str(folder), "_dseg", f"no image to {named(alone)}", "the entities of an image")] if alone else []
+    labelled = []
     for case in cases:
         entities = _entities(case.image[0].rsplit("/", 1)[-1].rsplit("_", 1)[0])
         labels = by_entities.get(entities, [])

@@ -21,7 +21,7 @@ NO_CLASS = {
 
 def class_folders(files: Sequence[str]) -> Found | None:
     """Every image lies in a class's folder, perhaps in that of a part; None where the folders look like patients."""
-    images = [path for path in files if is_image(path)]
+    images = [path for path in files if is_image(path) and "/" in path]  # those in FOLDER itself are no class
     split = [path.split("/") for path in images]
     if images and all(len(names) == 3 and names[0].lower() in GIVEN_PARTS for names in split):
         template, classes = "{part}/{class}/{id}.*", {names[1] for names in split}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medssl.problems import Problem
+from medssl.problems import InputError, Problem
 from medssl.readers import SUFFIX
 from medssl.readers.dicom import SUFFIXES as DICOM
 
@@ -15,6 +15,7 @@ GIVEN_PARTS = {
     **dict.fromkeys(("test", "testing", "ts"), "test"),
     **dict.fromkeys(("unlabelled", "unlabeled", "pretraining"), "pretraining"),
 }
+TEXT = (".json", ".csv", ".tsv", ".txt", ".md", ".pdf", ".html", ".xlsx", ".py")  # never images
 SHOWN = 20  # lines of one kind of problem; the rest is counted
 
 
@@ -42,10 +43,14 @@ class Found:
 
 
 def list_files(folder: Path) -> tuple[str, ...]:
-    """The files below a folder as sorted relative paths, without hidden ones such as the Decathlon's `._x.nii.gz`."""
+    """The files below a folder as sorted relative paths, without hidden ones such as the Decathlon's `._x.nii.gz`.
+
+    Raises InputError for a folder that can't be read: the cases in it would be missed.
+    """
     found: list[str] = []
+    unreadable: list[OSError] = []
     visited: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(where)
         if real in visited:  # a link to a folder above
             folders.clear()
@@ -54,6 +59,10 @@ def list_files(folder: Path) -> tuple[str, ...]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(where).relative_to(folder)
         found += [(here / name).as_posix() for name in names if not name.startswith(".")]
+    if unreadable:
+        raise InputError(
+            shortened(Problem(str(e.filename), "folder", e.strerror or "unreadable", "a readable folder") for e in unreadable)
+        )
     return tuple(sorted(found))
 
 

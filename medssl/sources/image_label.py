@@ -15,6 +15,7 @@ from medssl.problems import InputError, Problem
 from medssl.sources.found import Found, bare, is_image
 from medssl.sources.template import from_templates
 
+HIGHEST_CLASS = 65535
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -74,17 +75,28 @@ def _dataset_json(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError([Problem(str(path), "file", str(error), "JSON in UTF-8")]) from None
     channels = about.get("modality", about.get("channel_names", {})) if isinstance(about, dict) else None
-    if not isinstance(channels, dict) or not all(key.isdecimal() for key in channels):
+    if not isinstance(channels, dict) or not all(_is_index(key) for key in channels):
         raise InputError([Problem(str(path), "modality", "no names by number", '{"0": "CT"}')])
     return dict(about)
 
 
+def _is_index(text: object) -> bool:
+    return str(text).isdecimal() and len(str(text)) < 10
+
+
 def _label_names(path: Path, labels: Any) -> dict[int, str]:
     """Names by number from the Decathlon's number -> name or nnU-Net's name -> number."""
-    if isinstance(labels, Mapping) and all(str(key).isdecimal() for key in labels):
+    if isinstance(labels, Mapping) and "ignore" in labels:
+        expected = "classes alone, as medssl scores every voxel"
+        raise InputError([Problem(str(path), "labels", "ignore, nnU-Net's mark for unlabelled voxels", expected)])
+    if isinstance(labels, Mapping) and all(map(_is_index, labels)):
         names = {int(key): str(name) for key, name in labels.items()}
     elif isinstance(labels, Mapping) and all(type(number) is int and number >= 0 for number in labels.values()):
         names = {number: str(name) for name, number in labels.items()}
     else:  # nnU-Net's regions: lists of numbers, which overlap
         raise InputError([Problem(str(path), "labels", "no number a class", '{"background": 0, "liver": 1}')])
-    return {number: names.get(number, f"class {number}") for number in range(max(names, default=-1) + 1)}
+    highest = max(names, default=-1)
+    if highest > HIGHEST_CLASS or highest + 1 - len(names) > 100:
+        expected = f"classes counted from 0, at most {HIGHEST_CLASS} and without gaps"
+        raise InputError([Problem(str(path), "labels", f"{len(names)} classes up to {highest}", expected)])
+    return {number: names.get(number, f"class {number}") for number in range(highest + 1)}

@@ -1,18 +1,23 @@
 """Cases from a CSV or TSV table: columns image, label, patient, part and weight, under these names or others."""
 
 import csv
+import io
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.problems import InputError, Problem, nearest
 from medssl.readers import location
-from medssl.sources.found import GIVEN_PARTS, Found, FoundCase, shortened
+from medssl.readers.image import known_patient
+from medssl.sources.found import GIVEN_PARTS, Found, FoundCase, named, shortened
 
 COLUMNS = ("image", "label", "patient", "part", "weight")
-EMPTY = {"", "n/a"}  # BIDS writes n/a
+EMPTY = {"", "n/a", "na", "nan", "null", "none"}  # in lower case; BIDS writes n/a, pandas and R the others
+PARTS = {"split", "set", "subset", "fold"}  # what people call a column of parts
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,21 @@ def read_table(path: Path) -> tuple[list[str], list[Row]]:
         raise InputError([Problem(str(path), "file", error.strerror or "nothing", "a table")]) from None
     except UnicodeDecodeError:
         raise InputError([Problem(str(path), "file", "another encoding", "a table in UTF-8")]) from None
-    header = text.split("\n", 1)[0]
-    reader = csv.reader(text.splitlines(), delimiter=max("\t;,", key=header.count), strict=True)
+    said = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)  # as Excel writes it
+    text = "\n" + text[said.end() :] if said else text
+    header = text.lstrip().splitlines()[0] if text.strip() else ""
+    delimiter = said[1] if said else max("\t;,", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         lines = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise InputError([Problem(str(path), f"line {reader.line_num}", str(error), "a table")]) from None
     names = lines[0][1] if lines else []
-    problems = [Problem(str(path), "columns", f"{name} twice", "a name once") for name in set(names) if names.count(name) > 1]
+    while names and not names[-1]:
+        names.pop()
+    lines = [(line, [*values[: len(names)], *(v for v in values[len(names) :] if v)]) for line, values in lines]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    problems = [Problem(str(path), "columns", f"{name or 'no name'} twice", "a name once") for name in doubled]
     if len(lines) < 2:
         problems.append(Problem(str(path), "file", f"{len(lines)} lines", "a header and rows"))
     uneven = [(line, values) for line, values in lines[1:] if len(values) != len(names)]
@@ -51,20 +63,39 @@ def read_table(path: Path) -> tuple[list[str], list[Row]]:
     return names, [Row(line, dict(zip(names, values, strict=True))) for line, values in lines[1:]]
 
 
+def find_column(names: Sequence[str], name: str) -> str | None:
+    """The column of that name, or the only one that is called so in other case."""
+    alike = [other for other in names if other.casefold() == name.casefold()]
+    return name if name in names else alike[0] if len(alike) == 1 else None
+
+
 def from_table(folder: Path, path: Path, task: str, renamed: Mapping[str, str]) -> Found:
     """The cases of a table whose paths start from the folder; raises InputError with every problem of every row."""
     names, rows = read_table(path)
-    images = [name.strip() for name in renamed.get("image", "image").split(",")]
-    column = {key: renamed.get(key, key) for key in COLUMNS[1:]}
-    wanted = [*images, *(renamed[key] for key in COLUMNS[1:] if key in renamed)]
-    missing = [name for name in wanted if name not in names]
+    wanted = [name.strip() for name in renamed.get("image", "image").split(",")]
+    missing = [
+        name for name in [*wanted, *(renamed[key] for key in COLUMNS[1:] if key in renamed)] if not find_column(names, name)
+    ]
     if missing:
         raise InputError([_no_column(path, name, names) for name in missing])
+    images = [find_column(names, name) or name for name in wanted]
+    column = {key: find_column(names, renamed.get(key, key)) or key for key in COLUMNS[1:]}
     reading = _Rows(folder, path, task)
     cases = [reading.case(row, images, column) for row in rows]
     if reading.problems:
         raise InputError(shortened(reading.problems))
-    return Found(f"table {path.name}, column {' and '.join(images)}", task, cases)
+    notes = _unused_columns(names, {*images, *column.values()})
+    if reading.blank:
+        words = ", ".join(sorted(reading.blank))
+        notes.append(f"labels taken for none: {reading.blank.total()} that say {words}")
+    return Found(f"table {path.name}, column {' and '.join(images)}", task, cases, left_out=notes)
+
+
+def _unused_columns(names: Sequence[str], used: set[str]) -> list[str]:
+    unused = [name for name in names if name not in used]
+    part = next((name for name in unused if name.casefold() in PARTS), None) if "part" not in used & set(names) else None
+    hint = f"; for the parts of {part}: --columns part={part}" if part else ""
+    return [f"columns that are not used: {named(unused)}{hint}"] if unused else []
 
 
 class _Rows:
@@ -74,6 +105,7 @@ class _Rows:
         self.folder, self.file, self.task = folder, file, task
         self.problems: list[Problem] = []
         self.first: dict[str, int] = {}  # image -> line
+        self.blank: Counter[str] = Counter()  # words that stand for no label
 
     def case(self, row: Row, images: Sequence[str], column: Mapping[str, str]) -> FoundCase:
         paths = tuple(self.path(row, name) for name in images)
@@ -81,12 +113,13 @@ class _Rows:
         if earlier != row.line and paths[0]:
             self.problem(row, images[0], f"the image of line {earlier}", "an image once")
         text = {key: row.values.get(name, "") for key, name in column.items()}
+        self.blank.update([text["label"]] if text["label"] and text["label"].lower() in EMPTY else [])
         text = {key: "" if value.lower() in EMPTY else value for key, value in text.items()}
         part = GIVEN_PARTS.get(text["part"].lower())
         if text["part"] and part is None:
             self.problem(row, column["part"], text["part"], "train, validation, test or unlabelled")
         label = self.label(row, column["label"]) if text["label"] else None
-        return FoundCase(paths, label, text["patient"] or None, part, self.weight(row, column["weight"], text["weight"]))
+        return FoundCase(paths, label, known_patient(text["patient"]), part, self.weight(row, column["weight"], text["weight"]))
 
     def label(self, row: Row, name: str) -> str | float | None:
         if self.task == "segmentation":

@@ -13,6 +13,7 @@ from medssl.problems import InputError, Problem
 from medssl.readers import SUFFIX
 from medssl.sources.found import GIVEN_PARTS, Found, FoundCase, bare, is_image, named, shortened
 
+LABEL_FOLDERS = {"labels", "masks", "labelstr", "labelsts"}
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 Fields = tuple[tuple[str, str], ...]  # sorted name and text
 
@@ -83,16 +84,23 @@ def from_templates(files: Sequence[str], images: Sequence[str], label: str | Non
     return Found(layout, task, cases, left_out=left_out)
 
 
-def from_folder_or_template(files: Sequence[str], text: str) -> list[FoundCase]:
-    """The cases of `--unlabelled`: images below a folder, or those that fit a template; none of them has a label."""
+def from_folder_or_template(files: Sequence[str], text: str) -> tuple[list[FoundCase], list[str]]:
+    """The cases of `--unlabelled`, images below a folder or those that fit a template, and the label files passed over."""
     if "{" in text:
         cases = from_templates(files, [text]).cases
-        return [FoundCase(case.image, patient=case.patient) for case in cases]
+        return [FoundCase(case.image, patient=case.patient) for case in cases], []
     folder = text.rstrip("/") + "/"
-    inside = [path for path in files if path.startswith(folder) and is_image(path)]
+    everything = [path for path in files if path.startswith(folder) and is_image(path)]
+    inside = [path for path in everything if not _is_label(path)]
     if not inside:
         raise InputError([Problem("split", "--unlabelled", f"no image in {text}", "a folder in FOLDER or a template")])
-    return [FoundCase((path,)) for path in inside]
+    return [FoundCase((path,)) for path in inside], [path for path in everything if _is_label(path)]
+
+
+def _is_label(path: str) -> bool:
+    """Whether a file is a label by its name or by that of a folder."""
+    *folders, name = bare(path.lower()).split("/")
+    return bool(LABEL_FOLDERS & set(folders)) or name.endswith("_dseg") or "_mask" in name
 
 
 def _case(

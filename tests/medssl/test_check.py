@@ -161,6 +161,7 @@ DEFECTS: dict[str, tuple[Defect, str]] = {
     # files
     "missing file": (replaced("c", lambda path: None), "No such file"),
     "missing label": (replaced("c_label", lambda path: None), "No such file"),
+    "a name that no file can have": (edit("training", 1, "image", to="c\ud800.nii.gz"), "a name that no file can have"),
     "folder": (replaced("c", Path.mkdir), "a folder"),
     "named pipe": (replaced("c", os.mkfifo), "no plain file"),
     "empty file": (replaced("c", Path.touch), "0 bytes"),
@@ -226,6 +227,15 @@ DEFECTS: dict[str, tuple[Defect, str]] = {
     "class outside": (put("c_label", LABEL * np.uint8(5)), "class 5"),
     "negative class": (put("c_label", -LABEL.astype("int16")), "class -1"),
     "background only": (put("c_label", LABEL * np.uint8(0)), "background only"),
+    "content in two folds": (
+        both(
+            edit("pretraining", to=[]),
+            edit("training", 0, "fold", to=0),
+            edit("training", 1, "fold", to=1),
+            put("c", image(0, "float32")),
+        ),
+        "the voxels of a in fold 0 of training, expected fold 1 of training to share none",
+    ),
     "content in two parts": (copied, "voxels of a in"),
 }
 

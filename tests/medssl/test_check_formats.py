@@ -76,6 +76,11 @@ def one_is_text(path: Path) -> None:
     (path / "IM001.dcm").write_text("hello")
 
 
+def one_in_colour(path: Path) -> None:
+    make.series(path, array(4, 6, 5, dtype="uint8"))
+    make.dicom(path / "IM001", array(6, 5, 3, dtype="uint8"), ImagePositionPatient=[-100, -80, 45])
+
+
 def report(path: Path) -> None:
     made = make.data_set(array(6, 5))
     del made.PixelData
@@ -153,6 +158,7 @@ DICOM: dict[str, tuple[str, Maker, str]] = {
     "another size": ("x", stack(Rows=5, PixelData=bytes(50)), "shape: found 2 in one series: 5x5, 6x5"),
     "another spacing": ("x", stack(PixelSpacing=[0.7, 0.6]), "pixels of 0.5 to 0.7 mm"),
     "another type": ("x", stack(PixelRepresentation=0), "voxel type: found 2"),
+    "colours of another kind": ("x", one_in_colour, "colours: found 2 in one series: MONOCHROME2 of 1 samples, RGB of 3"),
     "another patient": ("x", stack(PatientID="P8"), "patient: found 2"),
     "no positions": ("x", lambda path: make.series(path, array(3, 6, 5), PixelSpacing=None), "without place or spacing"),
     "zero spacing": ("x.dcm", one(PixelSpacing=[0, 1]), "spacing: found 0x1 mm"),
@@ -277,6 +283,7 @@ MATLAB: dict[str, tuple[str, Maker, str]] = {
     "another filter": ("x.mat", struct_with("image", data=array(5, 6), compression="lzf"), "cjdata/image: found filter 32000"),
     "three axes": ("x.mat", struct_with("image", data=array(5, 6, 2)), "cjdata/image: found 3 axes"),
     "complex": ("x.mat", struct_with("image", data=array(5, 6) * 1j), "cjdata/image: found complex128"),
+    "patient of a fraction": ("x.mat", struct_with("PID", data=[[0.5]]), "cjdata/PID: found 0.5 of type float64"),
     "text": ("x.mat", struct_with("image", data="hello"), "cjdata/image"),
     "references": ("x.mat", struct_with("image", (5, 6), dtype=h5py.ref_dtype), "cjdata/image: found object"),
     "patient of text": ("x.mat", struct_with("PID", data="hello"), "cjdata/PID"),
@@ -599,6 +606,37 @@ def test_good_labels_give_nothing(tmp_path: Path) -> None:
         maker(tmp_path / name)
         picture("L", "PNG")(tmp_path / f"{name}_image.png")
     assert check(tmp_path, [f"{name}_image.png" for name in makers], labels=list(makers)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "ids", "said"),
+    [
+        (
+            {"training": [0], "test": [1]},
+            ["P7", "p7"],
+            "p7 in its header, who is in training (0.dcm), expected a patient in one part only",
+        ),
+        ({"pretraining": [0], "validation": [1]}, ["P7", "P7_day2"], "P7_day2 in its header, who is in pretraining (0.dcm)"),
+        ({"training": [0, 1]}, ["P7", "P7"], "in fold 0 of training (0.dcm), expected a patient in one fold only"),
+        ({"pretraining": [0], "training": [1]}, ["P7", "P7"], None),
+        ({"training": [0], "test": [1]}, ["P7", "P8"], None),
+        ({"training": [0], "test": [1]}, ["Anonymous", "Anonymous"], None),
+    ],
+)
+@pytest.mark.parametrize("grouped_by", ["patient", "image"])
+def test_patients_of_the_files(
+    place: dict[str, list[int]], ids: list[str], said: str | None, grouped_by: str, tmp_path: Path
+) -> None:
+    content: dict[str, Any] = {"task": "classification", "labels": {"0": "no", "1": "yes"}, "modality": {"0": "x"}}
+    for k in range(4):  # two pictures each: one line a patient
+        make.dicom(tmp_path / f"{k}.dcm", array(6, 5, seed=k), PatientID=ids[k % 2])
+    for part, cases in place.items():
+        made = [{"id": f"c{k}", "image": f"{k}.dcm", "label": k % 2, "fold": k % 2} for case in cases for k in (case, case + 2)]
+        content[part] = [{key: case[key] for key in case if key != "fold" or part == "training"} for case in made]
+    (tmp_path / "split.json").write_text(json.dumps({**content, "grouped_by": grouped_by}))
+    problems = check_split(read_split(tmp_path / "split.json"), deep=True)
+    assert [problem.field for problem in problems] == ["patient"] * (said is not None)
+    assert said is None or said in str(problems[0])
 
 
 def test_there_are_enough_of_both() -> None:

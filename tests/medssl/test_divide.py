@@ -77,6 +77,8 @@ def test_turns() -> None:
         ("P01", "P01 (2)", "P01_2", "P01-b", "P01_20200131", "P01_day2_left", "P01 run 3"),
         ("A-0003", "A-0003_day012"),
         ("anna_pre", "Anna_post"),
+        ("P01", "P01_31012020", "P01-31-01-2020", "P01_6mo", "P01_12mo", "P01_2years", "P01_ax", "P01_cor", "P01_sag"),
+        ("smith_t1w", "Smith_T2w", "smith-flair"),
     ],
 )
 def test_names_of_one_patient(names: tuple[str, ...]) -> None:
@@ -95,6 +97,7 @@ def test_names_of_one_patient(names: tuple[str, ...]) -> None:
         ("P1", "P10", "P11"),
         ("image (1)", "image (2)"),
         ("1.2.840.1", "1.2.840.1.2", "1.2.840.2"),
+        ("mri_6mo", "mri_12mo", "brain_ax", "brain_sag", "p_31012020", "p_31012021", "P_31132020", "t1w", "t2w"),
         ("hippocampus_001", "hippocampus_002", "left", "right", "v1", "v2"),
     ],
 )

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -251,6 +253,32 @@ def files(*names: str) -> Callable[[Path], None]:
     return make
 
 
+def labels_of(labels: dict[str, object]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        decathlon(folder)
+        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+
+    return make
+
+
+def participants(folder: Path, *lines: str) -> None:
+    for i in range(10):
+        volume(folder / f"sub-{i:02d}/anat/sub-{i:02d}_T1w.nii.gz", i)
+    (folder / "participants.tsv").write_text("\n".join(["Participant_ID\tgroup", *lines]))
+
+
+def lost_dseg(folder: Path) -> None:
+    participants(folder)
+    volume(folder / "derivatives/sub-01_dseg.nii.gz", 1, label=True)
+    volume(folder / "derivatives/sub-77_dseg.nii.gz", 1, label=True)
+
+
+def series_in_two_folders(folder: Path) -> None:
+    dicom(folder)
+    (folder / "copy").mkdir()
+    (folder / "copy" / "x.dcm").write_bytes((folder / "study0" / "0_0.dcm").read_bytes())
+
+
 WRONG: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     "empty": (lambda folder: None, [], ["no file"]),
     "nothing known": (files("a.txt"), [], ["no known one in 1 files, as a.txt"]),
@@ -297,7 +325,37 @@ WRONG: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     ),
     "ragged row": (rows("0.png,a", "1.png,a,P"), ["--table"], ["line 2: found 2 fields"]),
     "no row": (rows(), ["--table"], ["1 lines"]),
-    "number": (rows("0.png,a,P", "1.png,nan,P"), ["--task", "regression", "--table"], ["line 2, label", "line 3, label"]),
+    "a cell with a line break": (rows("0.png,a,P", "1.png,a,P\u2028Q"), ["--table"], ["1.png: patient: found P\\u2028Q"]),
+    "classes in two cases": (files("Normal/1.png", "normal/2.png"), ["--by-image"], ["Normal and normal"]),
+    "one fold": (numbers, ["--by-image", "--folds", "0"], ["--folds: found 0, expected 2 or more"]),
+    "no whole case": (
+        files("1_a.png", "2_b.png"),
+        ["--image", "{id}_a.png", "--image", "{id}_b.png"],
+        ["no case has every channel"],
+    ),
+    "nnU-Net's ignore": (labels_of({"background": 0, "L1": 1, "ignore": 2}), [], ["ignore, nnU-Net's mark"]),
+    "a class too high": (labels_of({"background": 0, "L1": 10**9}), [], ["2 classes up to 1000000000"]),
+    "gaps": (labels_of({"0": "background", "150": "L1"}), [], ["2 classes up to 150"]),
+    "a long number": (labels_of({"9" * 5000: "L1"}), [], ["no number a class"]),
+    "labels of nobody": (
+        lambda folder: participants(folder, "77\ta", "01\tn/a"),
+        ["--label-column", "group"],
+        ["no label of any image"],
+    ),
+    "an infinite label": (
+        lambda folder: participants(folder, "01\tinf", "02\t1"),
+        ["--label-column", "group", "--task", "regression"],
+        ["line 2, group: found inf"],
+    ),
+    "dseg without image": (lost_dseg, [], ["no image to 1 (derivatives/sub-77_dseg.nii.gz)"]),
+    "a series in two folders": (series_in_two_folders, [], ["series 1.2.1: found in 2 (copy, study0) folders"]),
+    "pictures beside deep folders": (files("1.png", "a/b/c/2.png"), ["--by-image"], ["expected --layout flat, or a template"]),
+    "labels alone as unlabelled": (
+        files("1.png", "labels/2.png"),
+        ["--by-image", "--layout", "flat", "--unlabelled", "labels"],
+        ["no image in labels"],
+    ),
+    "number": (rows("0.png,a,P", "1.png,inf,P"), ["--task", "regression", "--table"], ["line 2, label", "line 3, label"]),
 }
 
 
@@ -318,6 +376,136 @@ def test_places(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run(parser.parse_args([str(tmp_path / "a"), str(tmp_path / "b" / "c.json")]))
     assert len(caught.value.problems) == 2
+
+
+def test_out_that_is_a_folder(tmp_path: Path) -> None:
+    numbers(tmp_path)
+    (tmp_path / "split.json").mkdir()
+    for options in ([], ["--overwrite"]):
+        with pytest.raises(InputError, match=r"split\.json: file: found a folder, expected a file"):
+            split(tmp_path, "--by-image", *options)
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files("a/1.png", "b/2.png")(tmp_path)
+    scan = os.scandir
+
+    def refuse(place: str) -> object:
+        if str(place).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="/b: folder: found Permission denied"):
+        split(tmp_path, "--by-image")
+
+
+def excel(folder: Path) -> list[str]:
+    numbers(folder)
+    lines = [f"{i}.png;{'None' if i == 9 else 'ab'[i % 2]};{'anonymous' if i > 7 else i};1;;" for i in range(10)]
+    text = "\n".join(["sep=;", "Image;LABEL;Patient;Split;;", *lines])
+    (folder / "t.csv").write_text(text.replace(";1;;", ";1\x85\u20282;;", 1), encoding="utf-8")
+    return ["--table", str(folder / "t.csv"), "--by-image"]
+
+
+def stray(folder: Path) -> list[str]:
+    class_folders(folder)
+    files("about.png", "x.gif", "y.gif", "a.mha", "notes.txt", "LICENCE")(folder)
+    return ["--by-image"]
+
+
+def more_with_labels(folder: Path) -> list[str]:
+    files(*(f"u/x{i}.png" for i in range(3)), "u/Masks/x1.png", "u/x1_mask_2.png", "u/x2_dseg.png")(folder)
+    files(*(f"{c}/{c}{i}.png" for c in "ab" for i in range(9)))(folder)
+    return ["--image", "a/{id}.png", "--by-image", "--unlabelled", "u"]
+
+
+def alone_and_more(folder: Path) -> list[str]:
+    numbers(folder)
+    files("u/a.png")(folder)
+    return ["--by-image", "--unlabelled", "u"]
+
+
+def dropped(folder: Path) -> list[str]:
+    images_labels(folder)
+    volume(folder / "images" / "q_01.nii.gz", 7)
+    return ["--patient", r"([pq]_\d+)", "--no-pretraining"]
+
+
+def whole_numbers_as_participants(folder: Path) -> list[str]:
+    participants(folder, *(f"{i:02d}\t{'ab'[i % 2]}" for i in range(8)), "08\tNaN")
+    return ["--label-column", "Group"]
+
+
+def uids(folder: Path) -> list[str]:
+    dicom(folder)
+    for i, path in enumerate(sorted(folder.glob("*/*.dcm"))):
+        path.rename(path.with_name(f"1.2.840.{i}"))
+    (folder / "study1" / "9.dcm").write_bytes(b"no DICOM")
+    os.mkfifo(folder / "pipe")
+    (folder / "gone").symlink_to(folder / "nowhere")
+    return []
+
+
+SAID: dict[str, tuple[Callable[[Path], list[str]], list[int], list[str]]] = {  # sizes of the parts, words of the summary
+    "a table of Excel's": (
+        excel,
+        [7, 6, 1, 2],
+        ["not used: 1 (Split); for the parts of Split: --columns part=Split", "taken for none: 1 that say None", "by image"],
+    ),
+    "stray pictures": (stray, [18, 18, 2, 10], ["not use: 1 (about.png)", "can't read: 2 .gif, 1 .mha, 1 no suffix\n"]),
+    "labels among the unlabelled": (more_with_labels, [11, 0, 1, 0], ["no unlabelled images: 3 (u/Masks/x1.png, "]),
+    "images alone and more": (alone_and_more, [10, 0, 1, 0], []),
+    "no pre-training": (dropped, [0, 7, 1, 2], ["without a label: 1 (q_01)"]),
+    "participants without sub-": (whole_numbers_as_participants, [7, 5, 1, 2], []),
+    "DICOM with UIDs as names": (uids, [4, 0, 2, 0], ["left out: 1 file that can't be read (first one: "]),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_the_summary_says(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make, expected, words = SAID[name]
+    found = split(tmp_path, *make(tmp_path))
+    out = capsys.readouterr().out
+    assert sizes(found) == expected
+    for said in words:
+        assert said in out
+
+
+def test_channels_are_counted_in_the_files(tmp_path: Path) -> None:
+    for i in range(10):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.random.default_rng(i).integers(0, 255, (6, 7, 3), np.uint8)).save(path)
+    found = split(tmp_path, "--by-image")
+    assert found.modality == {0: "R", 1: "G", 2: "B"}
+    assert check_split(found, deep=True) == []
+    own = split(tmp_path, "--by-image", "--overwrite", "--modality", "x", "y", "z")
+    assert list(own.modality.values()) == ["x", "y", "z"]
+
+
+def test_a_slash_in_a_patient(tmp_path: Path) -> None:
+    rows(*(f"{i}.png,{'ab'[i % 2]},P/{i}" for i in range(10)))(tmp_path)
+    found = split(tmp_path, "--table", str(tmp_path / "t.csv"))
+    assert {case.patient for case in found.part("training")} < {f"P-{i}" for i in range(10)}
+
+
+def test_what_cannot_be_read_back_is_told_of_out(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    out = tmp_path / f"{'o' * 201}.json"
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(InputError) as caught:
+        run(parser.parse_args([str(tmp_path), str(out), "--by-image"]))
+    assert [problem.file for problem in caught.value.problems] == [str(out)]
+
+
+def test_names_that_stdout_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(*(f"{c}/{c}{i}.png" for c in ("é", "b") for i in range(9)))(tmp_path)
+    with (tmp_path / "said.txt").open("w", encoding="ascii") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        split(tmp_path, "--by-image")
+    assert "\\xe9" in (tmp_path / "said.txt").read_text()
 
 
 def test_patients_as_folders_are_no_classes(tmp_path: Path) -> None:

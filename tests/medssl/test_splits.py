@@ -179,6 +179,40 @@ def test_folds(tmp_path: Path) -> None:
         take_fold(split_of(tmp_path, training=["v.nii"]), 0)
 
 
+@pytest.mark.parametrize("second", ["p1_day2", "P1"])
+def test_a_patient_in_two_folds_is_one_line(tmp_path: Path, second: str) -> None:
+    patients = ["P1", second, second, "P2"]
+    training = [{"image": f"{i}.nii", "patient": patient, "fold": i} for i, patient in enumerate(patients)]
+    with pytest.raises(InputError) as caught:
+        split_of(tmp_path, training=training, pretraining=[{"image": "u.nii", "patient": "P1"}])
+    assert [(problem.field, problem.expected) for problem in caught.value.problems] == [
+        ("training[1].patient", "a patient in one fold only")
+    ]
+
+
+@pytest.mark.parametrize("grouped_by", ["patient", "image"])
+def test_one_id_has_one_patient(tmp_path: Path, grouped_by: str) -> None:
+    def found(first: str, second: str) -> list[str]:
+        pretraining, training = ([{"image": "c0.nii", "id": "c0", "patient": name}] for name in (first, second))
+        test = [{"image": "t.nii", "patient": "P2"}]
+        try:
+            split_of(tmp_path, grouped_by=grouped_by, pretraining=pretraining, training=training, test=test)
+        except InputError as error:
+            return [problem.field for problem in error.problems]
+        return []
+
+    assert found("P1", "P9") == ["training[0].patient"]
+    assert found("P1", "c0") == ["training[0].patient"]
+    assert found("P2", "P9") == ["training[0].patient", "test[0].patient"]
+    assert found("P1", "p1_left") == []
+
+
+def test_numbers_that_no_float_holds(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        split_of(tmp_path, task="regression", training=[{"image": "a.nii", "label": 10**400, "weight": 10**400}])
+    assert [problem.field for problem in caught.value.problems] == ["training[0].label", "training[0].weight"]
+
+
 def test_draws_of_classes_take_turns_and_are_nested(tmp_path: Path) -> None:
     labels = {str(i): f"class {i}" for i in range(3)}
     training = [{"image": f"{i}.png", "patient": f"Q{i // 3}", "label": 0 if i < 60 else 1 + i % 2} for i in range(90)]

@@ -1,6 +1,8 @@
 """DICOM reads as pydicom and the standard's own equation say; dcm2niix gave the same voxels and affine for real series."""
 
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
-from medssl.readers import ReadError, location, read_header, read_image
+from medssl.readers import ReadError, dicom_folder, location, read_header, read_image
 from medssl.readers.dicom import find_series
+from medssl.readers.dicom_file import read_file
 
 
 def pixels(*shape: int, dtype: str = "int16", seed: int = 0) -> np.ndarray:
@@ -181,7 +184,8 @@ def export(folder: Path) -> None:
     make.dicom(folder / "ct" / "report", pixels(9, 9), SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", PixelData=None)
     (folder / "ct" / "notes.txt").write_text("hello")
     (folder / "ct" / "._B1.dcm").write_text("what a Mac leaves")
-    (folder / "ct" / "empty").touch()
+    (folder / "ct" / "README").touch()
+    (folder / "ct" / "nowhere").symlink_to("nowhere")
     (folder / "x-rays").mkdir()
     for k in range(2):
         tags = {"Modality": "CR", "SOPClassUID": make.CAPTURE, "ImagePositionPatient": None}
@@ -242,6 +246,62 @@ def test_a_sequence_of_unknown_type_and_length_has_no_types_inside(tmp_path: Pat
     at = raw.index(b"\x10\0\x20\0LO")
     (tmp_path / "a").write_bytes(raw[:at] + unknown + raw[at:])
     assert read_header(tmp_path / "a").patient == "P7"
+
+
+def test_a_folder_of_several_series_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(6):
+        make.series(tmp_path / "ct", pixels(3, 4, 5, seed=k), name=f"{k}-{{}}", SeriesInstanceUID=f"ANON{k}")
+    read: list[Path] = []
+    monkeypatch.setattr(dicom_folder, "read_file", lambda path: (read.append(path), read_file(path))[1])
+    with ThreadPoolExecutor(4) as pool:
+        headers = list(pool.map(read_header, [tmp_path / f"ct#ANON{k}" for k in range(6)]))
+    assert [header.shape for header in headers] == [(5, 4, 3)] * 6
+    assert len(read) == 18
+    path, array = tmp_path / "ct" / "2-1", pixels(4, 5, seed=99)
+    make.dicom(path, array, SeriesInstanceUID="ANON2", ImagePositionPatient=[-100, -80, 40])
+    os.utime(path, ns=(0, 0))
+    assert np.array_equal(read_image(tmp_path / "ct#ANON2").array[0, ..., 2].T, array)
+    make.dicom(tmp_path / "ct" / "new", array, SeriesInstanceUID="ANON2", ImagePositionPatient=[-100, -80, 45])
+    os.utime(tmp_path / "ct", ns=(0, 0))
+    assert read_header(tmp_path / "ct#ANON2").shape == (5, 4, 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 99])
+@pytest.mark.parametrize("name", ["IM001", "1.2.826.7"])
+def test_a_slice_that_is_no_dicom_any_more_is_not_left_out(tmp_path: Path, name: str, content: bytes) -> None:
+    make.series(tmp_path / "ct", pixels(4, 4, 5))  # the last slice would be missing at the end, which leaves no gap
+    (tmp_path / "ct" / "IM001").unlink()
+    for note in ("README", "notes.txt", ".lock", "DICOMDIR"):
+        (tmp_path / "ct" / note).write_bytes(content)
+    assert read_header(tmp_path / "ct").shape == (5, 4, 3)
+    (tmp_path / "ct" / name).write_bytes(content)
+    with pytest.raises(ReadError, match="as those beside it"):
+        read_header(tmp_path / "ct")
+
+
+def test_find_series_says_what_it_passes_over_and_follows_links(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    make.series(tmp_path / "disk" / "ct", pixels(3, 4, 5))
+    (tmp_path / "disk" / "ct" / "IM001").write_bytes(b"")
+    (tmp_path / "disk" / "ct" / "cut.dcm").write_bytes((tmp_path / "disk" / "ct" / "IM002").read_bytes()[:200])
+    (tmp_path / "disk" / "ct" / "up").symlink_to(tmp_path / "disk")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "disk")
+    make.dicom(tmp_path / "data" / "a", pixels(4, 5), SeriesInstanceUID="1.2")
+    make.series(tmp_path / "data", pixels(2, 4, 5), name="b{}", SeriesInstanceUID="a/b")
+    passed: list[ReadError] = []
+    assert [series.count for series in find_series(tmp_path / "data", passed)] == [1, 2]
+    assert [Path(error.file).name for error in passed] == ["data", "cut.dcm", "IM001"]
+    assert [series.count for series in find_series(tmp_path / "data")] == [1, 2]
+
+
+def test_any_text_picks_a_series_of_a_folder_that_exists(tmp_path: Path) -> None:
+    for uid in ("ANON3", "a#b"):
+        make.series(tmp_path / "ct#1", pixels(3, 4, 5), name=uid + "{}", SeriesInstanceUID=uid)
+    found = {series.uid: series.path for series in find_series(tmp_path)}
+    assert found == {uid: tmp_path / f"ct#1#{uid}" for uid in ("ANON3", "a#b")}
+    assert [read_header(path).shape for path in found.values()] == [(5, 4, 3)] * 2
+    assert location(tmp_path / "nowhere#ANON3") == tmp_path / "nowhere#ANON3"
 
 
 def test_a_path_that_exists_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -31,6 +31,26 @@ def test_removed_patients_are_none(tmp_path: Path, pid: str) -> None:
     assert read_header(tmp_path / "1.mat").patient is None
 
 
+@pytest.mark.parametrize(
+    ("pid", "kind", "patient"),
+    [
+        (np.array([[100360.0]]), "double", "100360"),
+        (np.array([[104]], np.uint16), "uint16", "104"),
+        (np.array([[104]], np.uint16), "char", "h"),
+        (np.array([[104], [50]], np.uint32), "char", "h2"),
+        (np.array([0, 0], np.uint64), "empty", None),
+    ],
+)
+def test_patients_that_are_numbers(tmp_path: Path, pid: np.ndarray, kind: str, patient: str | None) -> None:
+    make.mat(tmp_path / "1.mat", IMAGE, MASK)
+    with h5py.File(tmp_path / "1.mat", "r+") as file:
+        del file["cjdata/PID"]
+        file["cjdata/PID"] = pid
+        file["cjdata/PID"].attrs["MATLAB_class"] = np.bytes_("double" if kind == "empty" else kind)
+        file["cjdata/PID"].attrs["MATLAB_empty"] = np.uint8(kind == "empty")
+    assert read_header(tmp_path / "1.mat").patient == patient
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (4, 4)}])
 def test_other_storage(tmp_path: Path, options: dict[str, object]) -> None:
     make.mat(tmp_path / "1.mat", IMAGE, MASK)

@@ -51,6 +51,16 @@ def test_axes_of_one_voxel(tmp_path: Path, stored: tuple[int, ...], shape: tuple
     assert np.array_equal(read_image(tmp_path / "v.nii").array[0], volume("int16", stored).reshape(shape))
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1e3), ("mm", 1), ("micron", 1e-3), ("unknown", 1)])
+def test_every_unit_becomes_mm(tmp_path: Path, unit: str, mm: float) -> None:
+    made = nibabel.Nifti1Image(volume("int16"), AFFINE)
+    made.header.set_xyzt_units(unit, "msec")
+    nibabel.save(made, tmp_path / "v.nii")
+    header = read_header(tmp_path / "v.nii")
+    np.testing.assert_allclose(header.affine, np.diag([mm, mm, mm, 1]) @ AFFINE, rtol=1e-6)
+    np.testing.assert_allclose(header.spacing, np.linalg.norm(AFFINE[:3, :3], axis=0) * mm, rtol=1e-6)
+
+
 @pytest.mark.parametrize("stored", [(4, 5, 6, 3), (4, 5, 6, 1, 3), (4, 5, 6, 3, 1)])
 def test_a_fourth_axis_is_channels(tmp_path: Path, stored: tuple[int, ...]) -> None:
     made = nibabel.Nifti1Image(volume("int16", stored), AFFINE)

@@ -41,6 +41,21 @@ def test_spaces(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None
     np.testing.assert_allclose(read_header(tmp_path / "v.nrrd").spacing, np.linalg.norm(DIRECTIONS, axis=1))
 
 
+@pytest.mark.parametrize(
+    ("unit", "mm"),
+    [(b"um", 1e-3), ("µm".encode(), 1e-3), ("\u03bcm".encode(), 1e-3), (b"\xb5m", 1e-3), (b"mm", 1), (b"cm", 10), (b"m", 1e3)],
+)
+def test_every_unit_becomes_mm(tmp_path: Path, unit: bytes, mm: float) -> None:
+    fields = {"space": "LPS", "space directions": DIRECTIONS, "space origin": [10, 20, 30], "space units": ["xy"] * 3}
+    nrrd.write(str(tmp_path / "v.nrrd"), volume(4, 5, 6), fields)
+    raw = (tmp_path / "v.nrrd").read_bytes()
+    with pytest.raises(ReadError, match="space units: found xy xy xy"):
+        read_header(tmp_path / "v.nrrd")
+    (tmp_path / "v.nrrd").write_bytes(raw.replace(b'"xy"', b'"' + unit + b'"'))
+    expected = np.array([*(DIRECTIONS.T @ [1, 2, 3] + [10, 20, 30]) * [-mm, -mm, mm], 1])
+    np.testing.assert_allclose(read_image(tmp_path / "v.nrrd").affine @ [1, 2, 3, 1], expected)
+
+
 @pytest.mark.parametrize("axis", [0, 3])
 def test_lists_are_channels(tmp_path: Path, axis: int) -> None:
     array = volume(*np.insert([4, 5, 6], axis, 3))

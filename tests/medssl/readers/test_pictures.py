@@ -2,6 +2,7 @@
 
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,80 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path) -> None:
         (tmp_path / "p.png").write_bytes(broken)
         with pytest.raises(ReadError):
             read_image(tmp_path / "p.png")
+
+
+def png(path: Path, bits: int, colours: int, samples: np.ndarray, exif: bytes = b"") -> None:
+    """A PNG by hand: samples of 2 or 4 bits (row, column), packed, or of 16 bits (row, column, sample); Exif at its end."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    if bits == 16:
+        rows = [row.astype(">u2").tobytes() for row in samples]
+    else:
+        rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :]).tobytes() for row in samples]
+    head = struct.pack(">2I5B", samples.shape[1], samples.shape[0], bits, colours, 0, 0, 0)
+    chunks = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))]
+    chunks += [chunk(b"eXIf", exif)] if exif else []
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b""))
+
+
+def tiff(path: Path, samples: np.ndarray, photometric: int, form: int = 1) -> None:
+    """A TIFF by hand, of samples (row, column) or (row, column, colour)."""
+    count, bits = samples[0, 0].size, samples.itemsize * 8
+    data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    tags = {256: samples.shape[1], 257: samples.shape[0], 259: 1, 262: photometric, 273: 8, 277: count, 278: len(samples)}
+    entries = [struct.pack("<2HIHxx", tag, 3, 1, number) for tag, number in (*tags.items(), (339, form))]
+    entries.append(struct.pack("<2H2I", 279, 4, 1, len(data)))
+    entries.append(
+        struct.pack("<2HIHxx", 258, 3, 1, bits) if count == 1 else struct.pack("<2H2I", 258, 3, count, 8 + len(data))
+    )
+    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
+    extra = struct.pack(f"<{count}H", *[bits] * count)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data) + len(extra)) + data + extra + directory)
+
+
+@pytest.mark.parametrize("colours", [2, 4, 6])
+def test_a_png_of_16_bits_a_colour_is_refused(tmp_path: Path, colours: int) -> None:
+    samples = np.random.default_rng(0).integers(0, 65536, (5, 7, {2: 3, 4: 2, 6: 4}[colours]))
+    png(tmp_path / "p.png", 16, colours, samples)
+    with pytest.raises(ReadError, match="bits: found 16"):
+        read_header(tmp_path / "p.png")
+
+
+def test_tiffs_that_pillow_reads_as_other_values(tmp_path: Path) -> None:
+    path, draw = tmp_path / "p.tif", np.random.default_rng(0)
+    tiff(path, draw.integers(0, 65536, (5, 7, 3)).astype("u2"), photometric=2)
+    with pytest.raises(ReadError, match="bits: found 16"):
+        read_header(path)
+    tiff(path, draw.integers(0, 65536, (5, 7)).astype("u2"), photometric=0)
+    with pytest.raises(ReadError, match="WhiteIsZero of 16 bits"):
+        read_header(path)
+    for form, dtype in ((1, "u4"), (2, "i4")):
+        limits = np.iinfo(dtype)
+        array = draw.integers(limits.min, limits.max, (5, 7)).astype(dtype)
+        tiff(path, array, photometric=1, form=form)
+        assert read_header(path).dtype == dtype
+        assert np.array_equal(read_image(path).array[0], array)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_few_bits_are_classes_in_a_label(tmp_path: Path, bits: int) -> None:
+    classes = np.arange(35, dtype=np.uint8).reshape(5, 7) % 2**bits
+    png(tmp_path / "p.png", bits, 0, classes)
+    assert np.array_equal(read_image(tmp_path / "p.png", label=True).array[0], classes)
+    assert np.array_equal(read_image(tmp_path / "p.png").array[0], classes * (255 // (2**bits - 1)))
+
+
+def test_pictures_to_be_turned_are_refused(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7)).astype("uint8")
+    exif = Image.Exif()
+    exif[274] = 6
+    for suffix in (".jpg", ".png", ".tif"):
+        Image.fromarray(pixels).save(tmp_path / f"p{suffix}", exif=exif)
+        with pytest.raises(ReadError, match="orientation: found 6"):
+            read_header(tmp_path / f"p{suffix}")
+    png(tmp_path / "late.png", 4, 0, pixels % 16, exif=exif.tobytes()[6:])
+    with pytest.raises(ReadError, match="orientation: found 6"):
+        read_image(tmp_path / "late.png")
