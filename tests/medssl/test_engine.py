@@ -34,6 +34,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in text]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(pretraining: Callable[..., Pretrain], tmp_path: Path) -> None:
     """Stopped by SIGTERM in the middle, resumed with another number of workers: same lines, same weights, bit for bit."""
     straight, broken = (
