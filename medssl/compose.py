@@ -202,10 +202,7 @@ def _divide(
     pretraining = [_unlabelled(member) for member in sorted(pool, key=lambda m: natural(m.id))]
     if not labelled:
         parts["training"] = []
-        wanted_first = pretraining
-    else:
-        wanted_first = pretraining if wanted.pretraining else []
-    everything = {"pretraining": wanted_first, **parts}
+    everything = {"pretraining": pretraining if wanted.pretraining or not labelled else [], **parts}
     return {part: cases for part, cases in everything.items() if cases}
 
 

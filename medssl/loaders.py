@@ -149,7 +149,7 @@ def whole_images(store: Store, cases: Sequence[Case], settings: Shared) -> Itera
 def load(store: Store, entry: Entry, settings: Shared, start: NDArray[np.int64]) -> Tensor:
     """Read one crop of an image, scaled to 0..1 and padded with 0 where the image is smaller."""
     crop = store.view(entry.image, start.tolist(), settings.crop_size)
-    return pad_to(scaled(crop, entry, settings), settings.crop_size)
+    return pad_to(scaled(crop, entry, settings, CROPS.empty_like(crop, torch.float32)), settings.crop_size)
 
 
 def load_label(store: Store, extent: Extent, settings: Shared, start: NDArray[np.int64]) -> Tensor:
@@ -157,15 +157,15 @@ def load_label(store: Store, extent: Extent, settings: Shared, start: NDArray[np
     return pad_to(store.view(extent, start.tolist(), settings.crop_size).clone(), settings.crop_size)
 
 
-def scaled(stored: Tensor, entry: Entry, settings: Shared) -> Tensor:
-    """Bring stored values to 0..1 by the window or by each channel's percentiles of the whole volume; a new tensor."""
+def scaled(stored: Tensor, entry: Entry, settings: Shared, out: Tensor | None = None) -> Tensor:
+    """Bring stored values to 0..1 by the window or by each channel's percentiles of the whole volume, in `out` or new."""
     window = settings.intensity
     limits = np.array([[window.low], [window.high]])  # (2, c or 1)
     if isinstance(window, Percentiles):
         limits = np.stack([entry.percentile(window.low), entry.percentile(window.high)])
     # the window in stored units, so that the crop is touched once
     low, high = torch.from_numpy((limits - entry.intercept) / entry.slope)
-    return scale_intensity(stored, low, high, CROPS.empty_like(stored, torch.float32))
+    return scale_intensity(stored, low, high, out)
 
 
 def rarity(store: Store, cases: Sequence[Case]) -> dict[int, float]:
@@ -205,7 +205,7 @@ def item_hash(item: Item) -> str:
     """A checksum over the tensors of an item, to show that two runs saw the same data.
 
     The words of a tensor are folded to PRIME sums, which are multiplied by fixed random odd numbers and added modulo
-    2^64: an eighth of the time of a CRC. No axis of a tensor has a period of PRIME words, so turns and shifts count.
+    2^64: much faster than a CRC. Hardly a tensor has an axis whose stride is PRIME words, so turns and shifts count.
     """
     checksum = 0
     for key in sorted(item):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medssl.readers import arrays, dicom, matlab, nifti, nrrd, pictures
+from medssl.readers.dicom_folder import has_mark
 from medssl.readers.image import MAX_VOXELS, Header, ReadError, Volume, by, refuse_values, same_grid
 
 __all__ = [
@@ -108,17 +109,8 @@ def _reader(path: Path) -> _Reader:
     if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
         raise ReadError(path, "file", "no plain file", "an image file")
     suffix = next((suffix for suffix in SUFFIX if place.name.lower().endswith(suffix)), None)
-    if suffix is None and not _is_dicom(place):
+    if suffix is None and not has_mark(place):
         raise ReadError(path, "format", path.suffix or "no suffix", FORMATS)
     if status.st_size == 0:
         raise ReadError(path, "file", "0 bytes", "an image file")
     return SUFFIX[suffix] if suffix else _DICOM
-
-
-def _is_dicom(path: Path) -> bool:
-    """DICOM files often have no suffix, or a number for one."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

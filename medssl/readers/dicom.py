@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medssl.readers.dicom_file import DicomFile, read_file
-from medssl.readers.dicom_folder import SUFFIXES, by_series, read_folder, read_once, unreadable
+from medssl.readers.dicom_folder import SUFFIXES, by_series, read_folder, read_once, unreadable, visible_folders
 from medssl.readers.dicom_pixels import pixel_type, read_pixels, refuse_pixels
 from medssl.readers.dicom_stack import Frame, frames, refuse_spacing, stack
 from medssl.readers.image import MAX_VOXELS, Affine, Header, ReadError, Volume, lengths, refuse_shape
@@ -93,29 +93,19 @@ def find_series(folder: str | Path, passed: list[ReadError] | None = None) -> li
     """
     found: list[Series] = []
     errors: list[ReadError] = []
-    visited: set[str] = set()
-
-    def refused(error: OSError) -> None:
-        errors.append(unreadable(error))
-
-    for place, folders, _ in os.walk(folder, onerror=refused, followlinks=True):
-        real = os.path.realpath(place)
-        if real in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files, broken = read_folder(Path(place))
+    closed: list[OSError] = []
+    for place, _ in visible_folders(folder, closed.append):
+        files, broken = read_folder(place)
         errors += broken
         cases = [case for group in by_series(files).values() for case in _cases(group)]
-        for series in (_series(Path(place), case, len(cases)) for case in cases):
+        for series in (_series(place, case, len(cases)) for case in cases):
             if series.needs_uid and (not series.uid or "/" in series.uid):
                 expected = "a UID without a slash for each of several series"
                 errors.append(ReadError(place, "series", series.uid or "nothing", expected))
             else:
                 found.append(series)
     if passed is not None:
-        passed += errors
+        passed += [*map(unreadable, closed), *errors]
     return found
 
 

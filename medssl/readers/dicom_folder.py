@@ -6,7 +6,7 @@ A folder can hold many series, each a case of its own: it is read for the first 
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,30 @@ _NO_IMAGES = tuple(_STORAGE + end for end in ("66.4", "66.7", "481.2"))  # segme
 _X_RAYS = ("CR", "DX", "MG")
 _SCOUTS = ("LOCALIZER", "SCOUT", "SCREEN SAVE")
 _Stamp = tuple[int, int, int]  # inode, bytes, time of change
+
+
+def visible_folders(folder: str | Path, refused: Callable[[OSError], object]) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and those below it with the names of their files, through links, without hidden folders."""
+    visited: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), names
+
+
+def has_mark(path: Path) -> bool:
+    """Whether a plain file has DICOM's mark: such files often have no suffix, or a number for one."""
+    try:
+        if not path.is_file():  # opening a named pipe would wait for ever
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def by_series(files: Iterable[DicomFile]) -> dict[str, list[DicomFile]]:

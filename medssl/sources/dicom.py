@@ -7,38 +7,26 @@ from pathlib import Path
 
 from medssl.problems import InputError, Problem
 from medssl.readers import ReadError
+from medssl.readers.dicom import find_series
+from medssl.readers.dicom_folder import SUFFIXES, has_mark
 from medssl.sources.found import TEXT, Found, FoundCase, named, shortened, suffix
 
 
 def looks_like_dicom(folder: Path, files: Sequence[str]) -> bool:
     """Whether a file has DICOM's suffix, or another that no format has and DICOM's mark after 128 bytes."""
-    from medssl.readers.dicom import SUFFIXES
-
     if any(suffix(path) in SUFFIXES for path in files):
         return True
     tried: Counter[str] = Counter()
     for path in [path for path in files if not suffix(path) and not path.lower().endswith(TEXT)]:
         place = os.path.dirname(path)
         tried[place] += 1
-        if tried[place] <= 3 and len(tried) <= 1000 and _has_mark(folder / path):
+        if tried[place] <= 3 and len(tried) <= 1000 and has_mark(folder / path):
             return True
     return False
 
 
-def _has_mark(path: Path) -> bool:
-    try:
-        if not path.is_file():  # opening a named pipe would wait for ever
-            return False
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def dicom(folder: Path) -> Found:
     """Every series below the folder; raises InputError where there is none, or where it lies in the folder itself."""
-    from medssl.readers.dicom import find_series
-
     passed: list[ReadError] = []
     series = find_series(folder, passed=passed)
     if not series:

@@ -1,13 +1,13 @@
 """What a source finds in a folder: cases with paths relative to it, before anybody divides them."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medssl.problems import InputError, Problem
 from medssl.readers import SUFFIX
-from medssl.readers.dicom import SUFFIXES as DICOM
+from medssl.readers.dicom_folder import SUFFIXES as DICOM
+from medssl.readers.dicom_folder import visible_folders
 
 GIVEN_PARTS = {
     **dict.fromkeys(("train", "training", "tr"), "training"),
@@ -49,15 +49,8 @@ def list_files(folder: Path) -> tuple[str, ...]:
     """
     found: list[str] = []
     unreadable: list[OSError] = []
-    visited: set[str] = set()
-    for where, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
-        real = os.path.realpath(where)
-        if real in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(where).relative_to(folder)
+    for place, names in visible_folders(folder, unreadable.append):
+        here = place.relative_to(folder)
         found += [(here / name).as_posix() for name in names if not name.startswith(".")]
     if unreadable:
         raise InputError(
