@@ -1,11 +1,14 @@
-"""Two corrupted views of a crop: transforms.views against the same composition of MONAI's own transforms.
+"""Two views of a crop: transforms against the same composition of MONAI's own transforms.
 
     python benchmarks/views.py [--size 96] [--repeats 20] [--draws 200]
 
-MONAI's side is the tutorial's: CopyItemsd, OneOf of two RandCoarseDropoutd and RandCoarseShuffled for each view. Both
-sides take turns in one process on one core: for each seed, five calls of one, then five of the other. The fastest of
-the five says what the work costs once the memory is warm and nothing else disturbs the machine, all of them together
-what it costs on this machine now. Then the shares of corrupted voxels of ``draws`` views of each side are compared.
+Corrupted views: MONAI's side is its tutorial's: CopyItemsd, OneOf of two RandCoarseDropoutd and RandCoarseShuffled for
+each view. Joint views, of a picture of 224x224 and of a volume: a crop of random size, Resized (without antialiasing,
+which transforms has: in its favour), flips, gamma, contrast, brightness, noise and blur with the same probabilities and
+ranges. Both sides take turns in one process on one core: for each seed, five calls of one, then five of the other. The
+fastest of the five says what the work costs once the memory is warm and nothing else disturbs the machine, all of them
+together what it costs on this machine now. Then the shares of corrupted voxels of ``draws`` views of each side are
+compared.
 """
 
 import argparse
@@ -16,9 +19,24 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import set_track_meta
-from monai.transforms import Compose, CopyItemsd, OneOf, RandCoarseDropoutd, RandCoarseShuffled
+from monai.transforms import (
+    Compose,
+    CopyItemsd,
+    OneOf,
+    RandAdjustContrastd,
+    RandCoarseDropoutd,
+    RandCoarseShuffled,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandScaleIntensityFixedMeand,
+    RandSpatialCropd,
+    Resized,
+)
 from numpy.typing import NDArray
 
+from transforms.joint_views import joint_views
 from transforms.views import recon_contrast_views
 
 ROUNDS = 5
@@ -32,6 +50,25 @@ def monai_views() -> Compose:
         inside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=5, max_spatial_size=32, dropout_holes=True)
         outside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=20, max_spatial_size=64, dropout_holes=False)
         steps += [OneOf([inside, outside]), RandCoarseShuffled(view, prob=0.8, holes=10, spatial_size=8)]
+    return Compose(steps)
+
+
+def monai_joint_views(shape: tuple[int, ...]) -> Compose:
+    """Views of the joint-embedding methods of a crop of ``shape`` (without channels), composed in the published order."""
+    axes = len(shape)
+    smallest = [round(n * 0.2 ** (1 / axes)) for n in shape]
+    steps: list[Callable[..., Any]] = [CopyItemsd("image", times=len(VIEWS), names=VIEWS)]
+    for view in VIEWS:
+        steps += [
+            RandSpatialCropd(view, smallest, random_size=True),
+            Resized(view, shape, mode="bilinear" if axes == 2 else "trilinear"),
+            *(RandFlipd(view, 0.5, axis) for axis in range(axes)),
+            RandGaussianSmoothd(view, *[(0.1, 2.0)] * 3, prob=0.5),
+            RandAdjustContrastd(view, 0.8, (0.6, 1.6)),
+            RandScaleIntensityFixedMeand(view, prob=0.8, factors=0.4),
+            RandScaleIntensityd(view, prob=0.8, factors=0.4),
+            RandGaussianNoised(view, 0.2, std=0.05),
+        ]
     return Compose(steps)
 
 
@@ -76,6 +113,15 @@ def report_times(name: str, ours: NDArray[np.float64], theirs: NDArray[np.float6
         print(f"{name:22s} {label:34s} {other:8.2f} ms  ours {mine:8.2f} ms  ratio {other / mine:5.1f}")
 
 
+def compare(title: str, ours: Any, theirs: Any, crop: torch.Tensor, repeats: int) -> None:
+    """Time both sides, with MONAI's metadata and without, and print what they took."""
+    print(f"{title}, one core, {repeats} seeds x {ROUNDS} calls")
+    for name, tracked in (("MONAI", True), ("MONAI without metadata", False)):
+        set_track_meta(tracked)
+        times = timed({"MONAI": theirs, "ours": ours}, crop, repeats)
+        report_times(name, times["ours"], times["MONAI"])
+
+
 def main() -> None:
     """Print times, ratios and distributions."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -86,13 +132,10 @@ def main() -> None:
     torch.set_num_threads(1)
     crop = torch.rand(1, *[settings.size] * 3, generator=torch.Generator().manual_seed(0))
     ours, theirs = recon_contrast_views(), monai_views()
-
-    print(f"two views of a {settings.size}^3 crop, one core, {settings.repeats} seeds x {ROUNDS} calls")
-    times = timed({"MONAI": theirs, "ours": ours}, crop, settings.repeats)
-    report_times("MONAI", times["ours"], times["MONAI"])
-    set_track_meta(False)
-    times = timed({"MONAI": theirs, "ours": ours}, crop, settings.repeats)
-    report_times("MONAI without metadata", times["ours"], times["MONAI"])
+    compare(f"two corrupted views of a {settings.size}^3 crop", ours, theirs, crop, settings.repeats)
+    for x in (torch.rand(1, 224, 224, generator=torch.Generator().manual_seed(0)), crop):
+        title = f"two joint views of {'x'.join(map(str, x.shape[1:]))}"
+        compare(title, joint_views(), monai_joint_views(tuple(x.shape[1:])), x, settings.repeats)
 
     shares = {name: corrupted_shares(side, crop, settings.draws) for name, side in (("MONAI", theirs), ("ours", ours))}
     print(f"share of corrupted voxels, {settings.draws} views each")

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from medssl.bootstrap import bootstrap_interval
+from medssl.measures import BESIDE, BY_CLASS, MEASURES, Measure, outcome_of
 from medssl.problems import InputError, Problem
 from medssl.runs import Run
-from medssl.scores import Score, class_scores, mean_or_none, score_by_case
+from medssl.scores import mean_or_none
 
 Key = tuple[int, int]  # (seed, draw)
 # What tells runs of one name apart when two of them have the same seed and draw, most telling first.
@@ -22,32 +23,64 @@ APART: tuple[Callable[[Run], str], ...] = (
 )
 
 
+class Spread(NamedTuple):
+    """A figure over the runs of an arm: `sd` is None for a single one, `interval` a bootstrap over test patients."""
+
+    mean: float | None
+    sd: float | None
+    by_seed: list[float | None]
+    interval: list[float] | None = None  # of the values averaged over seeds; None where cases have none
+
+
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in seed and draw only. Means are over seeds; `sd` is None for a single one."""
+    """Runs that differ in seed and draw only. Means are over seeds."""
 
     name: str
     network: str
     pretrained: bool
+    task: str
     labelled: int | None
     seeds: list[Key]  # (seed, draw)
     n: int  # test cases with a score in any run
-    dice: float
-    sd: float | None
-    by_seed: list[float]
-    interval: list[float]  # bootstrap over test patients of the scores averaged over seeds
-    hd95: float | None
+    figures: dict[str, Spread]  # the task's measures, and those beside them
     classes: dict[str, dict[str, Any]]
     steps: list[int]
     seconds: float | None  # mean of a run
     folders: list[str]
-    runs: list[Run] = field(repr=False, compare=False)
-    cases: dict[Key, dict[str, float]] = field(repr=False, compare=False)
-    patients: dict[str, str] = field(repr=False, compare=False)
+    runs: list[Run]
+    values: dict[str, dict[Key, dict[str, float]]]  # by measure, run and case
+    patients: dict[str, str]
 
     @property
     def labels(self) -> str:
         return "all" if self.labelled is None else str(self.labelled)
+
+    @property
+    def main(self) -> Measure:
+        """The task's first measure."""
+        return MEASURES[self.task][0]
+
+    @property
+    def cases(self) -> dict[Key, dict[str, float]]:
+        """The values of the main measure by run and case."""
+        return self.values[self.main.key]
+
+    def mean(self, figure: str) -> float:
+        """The mean of a figure over seeds, NaN where there is none."""
+        found = self.figures[figure].mean
+        return math.nan if found is None else found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what a comparison's summary.json holds of the arm."""
+        told: dict[str, Any] = {
+            name: getattr(self, name) for name in ("name", "network", "pretrained", "labelled", "seeds", "n")
+        }
+        for name, spread in self.figures.items():
+            before = "" if name == "dice" else f"{name}_"
+            told[name] = spread.mean
+            told |= {f"{before}{key}": value for key, value in spread._asdict().items() if key != "mean" and name != "hd95"}
+        return told | {name: getattr(self, name) for name in ("classes", "steps", "seconds", "folders")}
 
 
 def group_runs(runs: Sequence[Run]) -> list[Arm]:
@@ -75,35 +108,47 @@ def _apart(name: str, runs: list[Run], by: Sequence[Callable[[Run], str]] = APAR
 
 def _arm(name: str, runs: list[Run]) -> Arm:
     runs = sorted(runs, key=lambda run: run.key)
-    rows = {run.key: run.scores() for run in runs}
-    cases = {key: _without_excluded(score_by_case(scores)) for key, scores in rows.items()}
+    task = runs[0].task
+    outcomes = {run.key: outcome_of(run) for run in runs}
+    values = {m.key: {key: outcome.values[m.key] for key, outcome in outcomes.items()} for m in MEASURES[task]}
+    cases = values[MEASURES[task][0].key]
     empty = [str(run.folder) for run in runs if not cases[run.key]]
     if empty:
         raise InputError([Problem(folder, "predictions.csv", "no case with a score", "at least one") for folder in empty])
-    by_seed = [mean(scores.values()) for scores in cases.values()]
-    patients = {row.case: row.patient for scores in rows.values() for row in scores}
-    averaged = over_seeds(list(cases.values()))
+    patients = {case: patient for outcome in outcomes.values() for case, patient in outcome.patients.items()}
+    figures = {measure: _spread(list(of_runs.values()), patients) for measure, of_runs in values.items()}
+    figures |= {figure: _beside([outcome.beside[figure] for outcome in outcomes.values()]) for figure in BESIDE[task]}
     seconds = [float(run.summary["seconds"]) for run in runs if run.summary.get("seconds") is not None]
     return Arm(
         name=name,
         network=runs[0].network,
         pretrained=runs[0].pretrained,
+        task=task,
         labelled=runs[0].labelled,
         seeds=[run.key for run in runs],
-        n=len(averaged),
-        dice=mean(by_seed),
-        sd=stdev(by_seed) if len(by_seed) > 1 else None,
-        by_seed=by_seed,
-        interval=list(bootstrap_interval(list(averaged.values()), [patients[case] for case in averaged])),
-        hd95=mean_or_none(mean_or_none(score_by_case(scores, "hd95").values()) for scores in rows.values()),
-        classes=_classes(list(rows.values())),
+        n=len(over_seeds(list(cases.values()))),
+        figures=figures,
+        classes=_classes([outcome.classes for outcome in outcomes.values()], *BY_CLASS[task]),
         steps=[int(run.summary.get("steps") or 0) for run in runs],
         seconds=mean(seconds) if seconds else None,
         folders=[str(run.folder) for run in runs],
         runs=runs,
-        cases=cases,
+        values=values,
         patients=patients,
     )
+
+
+def _spread(of_runs: Sequence[dict[str, float]], patients: dict[str, str]) -> Spread:
+    """A measure over the runs of an arm, each with a value for every case."""
+    averaged = over_seeds(of_runs)
+    interval = bootstrap_interval(list(averaged.values()), [patients[case] for case in averaged])
+    return _beside([mean(values.values()) for values in of_runs])._replace(interval=list(interval))
+
+
+def _beside(by_seed: Sequence[float | None]) -> Spread:
+    """A figure that a run has as a whole; a run without one is left out of the mean."""
+    found = [value for value in by_seed if value is not None]
+    return Spread(mean_or_none(by_seed), stdev(found) if len(found) > 1 else None, list(by_seed))
 
 
 def over_seeds(scores: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -115,19 +160,14 @@ def over_seeds(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     return {case: mean(of_case) for case, of_case in values.items()}
 
 
-def _without_excluded(scores: dict[str, float]) -> dict[str, float]:
-    return {case: score for case, score in scores.items() if not math.isnan(score)}
-
-
-def _classes(rows: Sequence[list[Score]]) -> dict[str, dict[str, Any]]:
-    """Mean over seeds of each class's Dice and HD95, the sd of its Dice, and the smallest n of the seeds."""
-    of_runs = [class_scores(scores) for scores in rows]
-    empty: dict[str, Any] = {"dice": None, "hd95": None, "n": 0}
+def _classes(of_runs: Sequence[dict[str, dict[str, Any]]], drawn: str, *others: str) -> dict[str, dict[str, Any]]:
+    """Mean over seeds of each class's figures, the sd of the one that is drawn, and the smallest n of the seeds."""
+    empty: dict[str, Any] = {"n": 0}
     merged = {}
     for name in dict.fromkeys(name for of_run in of_runs for name in of_run):
         found = [of_run.get(name, empty) for of_run in of_runs]
-        means = {measure: mean_or_none(one[measure] for one in found) for measure in ("dice", "hd95")}
-        overlaps = [one["dice"] for one in found if one["dice"] is not None]
-        means["sd"] = stdev(overlaps) if len(overlaps) > 1 else None
+        means = {figure: mean_or_none(one.get(figure) for one in found) for figure in (drawn, *others)}
+        values = [one[drawn] for one in found if one.get(drawn) is not None]
+        means["sd"] = stdev(values) if len(values) > 1 else None
         merged[name] = {**means, "n": min(one["n"] for one in found)}
     return merged

@@ -1,11 +1,11 @@
-"""Bootstrap intervals of a mean over test cases, resampling whole patients (Efron and Tibshirani 1993, chapter 13).
+"""Bootstrap intervals over test cases, resampling whole patients (Efron and Tibshirani 1993, chapter 13).
 
 Cases of one patient are not independent, so a draw takes patients with replacement, each with all its cases.
 The intervals are percentile intervals: they say how far the mean would move with other test patients, and nothing
 about other training seeds.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,26 @@ def paired_bootstrap(
     return PairedDifference(difference, interval, relative, first.size, len(set(groups or range(first.size))))
 
 
+def case_weights(groups: Sequence[Hashable], draws: int = 10_000, seed: int = 0) -> Iterator[Floats]:
+    """Give how often each case comes in each draw of whole groups, in blocks (draws of the block, cases).
+
+    For figures that are no mean over cases, such as balanced accuracy: computed with these weights, they are those of
+    the resampled cases.
+    """
+    member = _members(groups)
+    count, random = int(member.max()) + 1, np.random.default_rng(seed)
+    block = max(1, CHUNK // member.size)
+    for start in range(0, draws, block):
+        times = random.multinomial(count, np.full(count, 1 / count), size=min(block, draws - start))
+        yield times[:, member].astype(np.float64)
+
+
+def _members(groups: Sequence[Hashable]) -> npt.NDArray[np.int64]:
+    """The number of each case's group, in the order in which groups come first."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+
+
 def _by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
     """Sum and number of the values of each group."""
     if values.ndim != 1 or not values.size:
@@ -73,8 +93,7 @@ def _by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats
         return values, np.ones_like(values)
     if len(groups) != values.size:
         raise ValueError(f"{values.size} values but {len(groups)} groups")
-    numbers: dict[Hashable, int] = {}
-    member = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+    member = _members(groups)
     return np.bincount(member, values).astype(np.float64), np.bincount(member).astype(np.float64)
 
 

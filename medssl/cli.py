@@ -105,11 +105,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("folder", type=Path)
     report.set_defaults(run=run_report)
 
+    probe = commands.add_parser("probe", parents=[shared], help="judge a frozen encoder's features on a classification split")
+    probe_arguments(probe)
+    probe.set_defaults(run=run_probe)
+
     listing = commands.add_parser("list", parents=[shared], help="methods, networks and recipes")
     listing.set_defaults(run=run_list)
 
     options = parser.parse_args(arguments)
     return guarded(lambda: options.run(options), options.debug)
+
+
+def probe_arguments(probe: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl probe`."""
+    probe.add_argument("encoder", type=Path, metavar="RUN", help="a pre-training run, or its encoder.safetensors")
+    probe.add_argument("--split", type=Path, required=True, help="a split with classes: training, validation and test")
+    probe.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
+    probe.add_argument("--out", type=Path, metavar="DIR", help="default: probe-SPLIT in the run")
+    probe.add_argument("--labelled", type=int, metavar="N", help="train on N labelled cases, a nested subset")
+    probe.add_argument("--draw", type=int, default=0, metavar="K", help="which nested subset")
+    probe.add_argument("--seed", type=int, default=0, help="of the untrained encoder and the linear probe")
+    probe.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    probe.add_argument("--allow-seen", action="store_true", help="judge images of pre-training too, and say so")
+    probe.add_argument("--json", action="store_true", help="write everything to stdout as JSON")
+    probe.add_argument(
+        "--set", dest="words", nargs="+", default=[], metavar="key=value", help="prepare otherwise than the encoder's plan says"
+    )
 
 
 def millimetres(text: str) -> float:
@@ -203,6 +224,13 @@ def run_report(options: argparse.Namespace) -> None:
         comparison = compare_runs([run.folder for run in find_runs(options.folder) if run.kind == "finetune"])
         print(f"{table(comparison)}\n\n{answer(comparison)}\n")
     print(path)
+
+
+def run_probe(options: argparse.Namespace) -> None:
+    """`medssl probe`."""
+    from medssl.probes.command import run
+
+    run(options)
 
 
 def run_list(options: argparse.Namespace) -> None:

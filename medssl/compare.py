@@ -1,4 +1,4 @@
-"""Does pre-training help, by how much, and is it real: runs grouped into arms and compared pair by pair.
+"""Does pre-training help, by how much, and is it real: runs of one task grouped into arms and compared pair by pair.
 
 An arm is one network with one kind of start (`vit_small, pre-trained`, `vit_small, random`) at one number of labelled
 cases; its runs differ in seed and draw of labels only. Arms are compared on the runs with the same (seed, draw) and on
@@ -7,7 +7,7 @@ the same test cases: the differences are averaged over the pairs, case by case, 
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from medssl.arms import Arm, Key, group_runs, over_seeds
 from medssl.bootstrap import bootstrap_interval, paired_bootstrap
 from medssl.fairness import arm_warnings, pair_warnings
+from medssl.measures import BY_CLASS, MEASURES, Measure
 from medssl.problems import InputError, Problem
 from medssl.runs import Run, find_runs, is_run, read_run
 
@@ -23,16 +24,17 @@ __all__ = ["Arm", "Comparison", "Difference", "bootstrap_interval", "compare_run
 
 @dataclass(frozen=True)
 class Difference:
-    """Dice of `arm` minus Dice of `reference`, in pairs; `same_network` where only the start differs."""
+    """A measure of `arm` minus that of `reference`, in pairs; `same_network` where only the start differs."""
 
+    measure: Measure
     arm: str
     reference: str
     labelled: int | None
     same_network: bool
     pairs: list[Key]
     by_pair: list[float]
-    dice: float  # of the arm, over the paired runs and cases
-    reference_dice: float
+    value: float  # of the arm, over the paired runs and cases
+    reference_value: float
     difference: float
     interval: tuple[float, float]
     relative: float | None
@@ -48,6 +50,16 @@ class Difference:
         """Whether the interval leaves out 0."""
         return self.interval[0] > 0 or self.interval[1] < 0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Give what the comparison's summary.json holds, the measure by its name."""
+        told, key = asdict(self), self.measure.key
+        return told | {
+            "measure": key,
+            key: told.pop("value"),
+            f"reference_{key}": told.pop("reference_value"),
+            "clear": self.clear,
+        }
+
     def __str__(self) -> str:
         return f"{self.difference:+.3f} [{self.interval[0]:+.3f}, {self.interval[1]:+.3f}]"
 
@@ -62,14 +74,23 @@ class Comparison:
     skipped: list[str]
     pretraining: list[Run]
 
+    @property
+    def task(self) -> str:
+        return self.arms[0].task
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What cases are compared by."""
+        return MEASURES[self.task]
+
     def as_dict(self) -> dict[str, Any]:
         """Give what the comparison's summary.json holds."""
-        arms = [{f.name: getattr(arm, f.name) for f in fields(arm) if f.repr} for arm in self.arms]
         return {
             "kind": "comparison",
             "answer": answer(self),
-            "arms": arms,
-            "differences": [asdict(difference) | {"clear": difference.clear} for difference in self.differences],
+            "task": self.task,
+            "arms": [arm.as_dict() for arm in self.arms],
+            "differences": [difference.as_dict() for difference in self.differences],
             "warnings": self.warnings,
             "skipped": self.skipped,
         }
@@ -78,7 +99,7 @@ class Comparison:
 def compare_runs(folders: Iterable[Path | str]) -> Comparison:
     """Compare the finished fine-tuning runs among `folders`; a folder that is no run stands for the runs inside it.
 
-    Unfinished runs are named in `skipped`. InputError where a run can't be read or none is left.
+    Unfinished runs are named in `skipped`. InputError where a run can't be read, none is left, or tasks are mixed.
     """
     runs: list[Run] = []
     named = [Path(folder) for folder in folders]
@@ -96,6 +117,10 @@ def compare_runs(folders: Iterable[Path | str]) -> Comparison:
     if not usable:
         found = "; ".join(skipped) or f"{len(runs)} runs of pre-training"
         raise InputError([Problem(", ".join(map(str, named)), "runs", found, "a finished fine-tuning run")])
+    tasks = sorted({run.task for run in usable})
+    if len(tasks) > 1:
+        found = " and ".join(f"{sum(run.task == task for run in usable)} of {task}" for task in tasks)
+        raise InputError([Problem(", ".join(map(str, named)), "runs", found, "runs of one task")])
     arms = group_runs(usable)
     differences, notes = _differences(arms)
     pretraining = [run for run in runs if run.kind == "pretrain" and run.finished]
@@ -104,16 +129,18 @@ def compare_runs(folders: Iterable[Path | str]) -> Comparison:
 
 
 def answer(comparison: Comparison) -> str:
-    """Say in a sentence for each number of labels what pre-training did to Dice, and whether it is real."""
+    """Say in a sentence for each number of labels and measure what pre-training did, and whether it is real."""
     main = [difference for difference in comparison.differences if difference.same_network]
     if not main:
-        arms = "; ".join(f"{arm.name}, {arm.labels} labels: {arm.dice:.3f}" for arm in comparison.arms)
-        return f"No pre-trained arm has a random arm of its network beside it: no word on pre-training. Dice: {arms}."
+        arms = "; ".join(f"{arm.name}, {arm.labels} labels: {arm.mean(arm.main.key):.3f}" for arm in comparison.arms)
+        title = capitalised(comparison.measures[0].title)
+        return f"No pre-trained arm has a random arm of its network beside it: no word on pre-training. {title}: {arms}."
     beside = [difference for difference in comparison.differences if not difference.same_network]
     sentences = []
     for one in main:
         sentences.append(_sentence(one))
-        sentences += [_beside(other) for other in beside if (other.arm, other.labelled) == (one.arm, one.labelled)]
+        same = (one.arm, one.labelled, one.measure)
+        sentences += [_beside(other) for other in beside if (other.arm, other.labelled, other.measure) == same]
     return " ".join(sentences)
 
 
@@ -123,29 +150,42 @@ def table(comparison: Comparison) -> str:
     parts = [_markdown(header, rows)]
     if wide_classes(comparison):
         parts.append(_markdown(*class_cells(comparison)))
-    parts += [f"{d.arm} against {d.reference}, {d.labels} labels: {d}" for d in comparison.differences]
+    parts += [f"{in_measure(d)}{d.arm} against {d.reference}, {d.labels} labels: {d}" for d in comparison.differences]
     parts += [f"warning: {text}" for text in comparison.warnings]
     return "\n\n".join([*parts, *(f"left out: {text}" for text in comparison.skipped)])
 
 
 def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Give the header and the rows of the table; the classes have columns here when they are few."""
+    if comparison.task == "classification":
+        return _classification_cells(comparison)
     names = [] if wide_classes(comparison) else class_names(comparison)
     header = ["arm", "labels", "seeds", "n", "Dice", *names, "HD95 mm", "seconds", "against random [95%]"]
     rows = []
     for arm in comparison.arms:
-        spread = f"{arm.dice:.3f}" + ("" if arm.sd is None else f" ± {arm.sd:.3f}")
-        own = [d for d in comparison.differences if d.same_network and (d.arm, d.labelled) == (arm.name, arm.labelled)]
-        classes = [_class_dice(arm, name) for name in names]
-        ends = [_number(arm.hd95, 2), _number(arm.seconds, 0), "; ".join(map(str, own)) or "-"]
-        rows.append([arm.name, arm.labels, str(len(arm.seeds)), str(arm.n), spread, *classes, *ends])
+        classes = [class_figure(arm, name) for name in names]
+        ends = [_number(arm.mean("hd95"), 2), _number(arm.seconds, 0), _against(comparison, arm, comparison.measures[0])]
+        rows.append([arm.name, arm.labels, str(len(arm.seeds)), str(arm.n), _spread(arm, "dice"), *classes, *ends])
+    return header, rows
+
+
+def _classification_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The same for classes: each measure, and the difference in each that has one."""
+    against = [f"{measure.title} against random [95%]" for measure in comparison.measures]
+    header = ["arm", "labels", "seeds", "n", "accuracy", "balanced accuracy", "log loss", "seconds", *against]
+    rows = []
+    for arm in comparison.arms:
+        figures = [_spread(arm, figure) for figure in ("accuracy", "balanced_accuracy", "log_loss")]
+        differences = [_against(comparison, arm, measure) for measure in comparison.measures]
+        row = [arm.name, arm.labels, str(len(arm.seeds)), str(arm.n), *figures, _number(arm.seconds, 0), *differences]
+        rows.append(row)
     return header, rows
 
 
 def class_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Give Dice by class, a row for each class and a column for each arm."""
+    """Give Dice or sensitivity by class, a row for each class and a column for each arm."""
     header = ["class", *(f"{arm.name}, {arm.labels} labels" for arm in comparison.arms)]
-    return header, [[name, *(_class_dice(arm, name) for arm in comparison.arms)] for name in class_names(comparison)]
+    return header, [[name, *(class_figure(arm, name) for arm in comparison.arms)] for name in class_names(comparison)]
 
 
 def class_names(comparison: Comparison) -> list[str]:
@@ -155,7 +195,17 @@ def class_names(comparison: Comparison) -> list[str]:
 
 def wide_classes(comparison: Comparison) -> bool:
     """Tell whether the classes need a table of their own."""
-    return len(class_names(comparison)) > 4
+    return len(class_names(comparison)) > 4 or comparison.task == "classification"
+
+
+def in_measure(difference: Difference) -> str:
+    """Name the measure of a difference where its task has several; nothing for Dice."""
+    return f"{difference.measure.title}, " if difference.measure.key != "dice" else ""
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter large, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _unusable(run: Run) -> str | None:
@@ -163,8 +213,7 @@ def _unusable(run: Run) -> str | None:
         return f"unfinished ({run.summary.get('status', 'no summary.json')})"
     if run.kind not in ("pretrain", "finetune"):
         return f"a run of an unknown kind, {run.kind}"
-    task = run.summary.get("task", "segmentation")
-    return f"its task is {task}" if run.kind == "finetune" and task != "segmentation" else None
+    return f"its task is {run.task}" if run.kind == "finetune" and run.task not in MEASURES else None
 
 
 def _differences(arms: Sequence[Arm]) -> tuple[list[Difference], list[str]]:
@@ -175,31 +224,34 @@ def _differences(arms: Sequence[Arm]) -> tuple[list[Difference], list[str]]:
         if arm.network not in {other.network for other in others}:
             notes.append(f"{arm.name}, {arm.labels} labels: no random arm of the same network to compare with")
         for other in sorted(others, key=lambda other: other.network != arm.network):
-            difference = _difference(arm, other)
-            notes += pair_warnings(arm, other, difference)
-            differences += [difference] if difference else []
+            for measure in MEASURES[arm.task]:
+                difference = _difference(arm, other, measure)
+                notes += pair_warnings(arm, other, difference)
+                differences += [difference] if difference else []
     return differences, notes
 
 
-def _difference(arm: Arm, other: Arm) -> Difference | None:
+def _difference(arm: Arm, other: Arm, measure: Measure) -> Difference | None:
     """Pair by (seed, draw) and case; None where nothing can be paired."""
-    pairs = [key for key in arm.seeds if key in other.cases and arm.cases[key].keys() & other.cases[key].keys()]
+    mine, its = arm.values[measure.key], other.values[measure.key]
+    pairs = [key for key in arm.seeds if key in its and mine[key].keys() & its[key].keys()]
     if not pairs:
         return None
-    shared = {key: [case for case in arm.cases[key] if case in other.cases[key]] for key in pairs}
-    ours = over_seeds([{case: arm.cases[key][case] for case in shared[key]} for key in pairs])
-    theirs = over_seeds([{case: other.cases[key][case] for case in shared[key]} for key in pairs])
+    shared = {key: [case for case in mine[key] if case in its[key]] for key in pairs}
+    ours = over_seeds([{case: mine[key][case] for case in shared[key]} for key in pairs])
+    theirs = over_seeds([{case: its[key][case] for case in shared[key]} for key in pairs])
     patients = [arm.patients[case] for case in ours]
     result = paired_bootstrap(list(ours.values()), [theirs[case] for case in ours], patients)
     return Difference(
+        measure=measure,
         arm=arm.name,
         reference=other.name,
         labelled=arm.labelled,
         same_network=arm.network == other.network,
         pairs=pairs,
-        by_pair=[mean(arm.cases[key][case] - other.cases[key][case] for case in shared[key]) for key in pairs],
-        dice=mean(ours.values()),
-        reference_dice=mean(theirs.values()),
+        by_pair=[mean(mine[key][case] - its[key][case] for case in shared[key]) for key in pairs],
+        value=mean(ours.values()),
+        reference_value=mean(theirs.values()),
         difference=result.difference,
         interval=result.interval,
         relative=None if math.isnan(result.relative) else result.relative,
@@ -210,7 +262,7 @@ def _difference(arm: Arm, other: Arm) -> Difference | None:
 
 def _sentence(difference: Difference) -> str:
     verb = "raises" if difference.difference > 0 else "lowers"
-    claim = f"pre-training {verb} the mean Dice of {difference.arm.replace(', pre-trained', '')}"
+    claim = f"pre-training {verb} the {difference.measure.phrase} of {difference.arm.replace(', pre-trained', '')}"
     relative = "" if difference.relative is None else f" ({difference.relative:+.1%} relative)"
     low, high = difference.interval
     real = "which excludes 0." if difference.clear else "which covers 0."
@@ -219,18 +271,31 @@ def _sentence(difference: Difference) -> str:
         pairs, real = "1 seed", f"{real[:-1]}, and one seed says nothing about other trainings."
     return (
         f"With {difference.labels} labels, {claim if difference.clear else f'no effect is shown: {claim}'} from "
-        f"{difference.reference_dice:.3f} to {difference.dice:.3f}, by {difference.difference:+.3f}{relative}; the 95% "
+        f"{difference.reference_value:.3f} to {difference.value:.3f}, by {difference.difference:+.3f}{relative}; the 95% "
         f"interval over {difference.patients} test patients and {pairs} is {low:+.3f} to {high:+.3f}, {real}"
     )
 
 
 def _beside(difference: Difference) -> str:
-    scores = f"{difference.reference} scores {difference.reference_dice:.3f}"
+    of = f" in {difference.measure.title}" if in_measure(difference) else ""
+    scores = f"{difference.reference} scores {difference.reference_value:.3f}{of}"
     return f"Beside it {scores}: {difference.arm} minus that is {difference}."
 
 
-def _class_dice(arm: Arm, name: str) -> str:
-    return _number(arm.classes.get(name, {}).get("dice"))
+def class_figure(arm: Arm, name: str) -> str:
+    """Write the figure of a class that is drawn: its Dice or sensitivity."""
+    return _number(arm.classes.get(name, {}).get(BY_CLASS[arm.task][0]))
+
+
+def _spread(arm: Arm, figure: str) -> str:
+    sd = arm.figures[figure].sd
+    return _number(arm.mean(figure)) + ("" if sd is None else f" ± {sd:.3f}")
+
+
+def _against(comparison: Comparison, arm: Arm, measure: Measure) -> str:
+    """The differences of a pre-trained arm to the random one of its network."""
+    own = [d for d in comparison.differences if d.same_network and (d.arm, d.labelled) == (arm.name, arm.labelled)]
+    return "; ".join(str(d) for d in own if d.measure == measure) or "-"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -5,11 +5,23 @@ from typing import Any
 
 from medssl import run_report
 from medssl.arms import Arm
-from medssl.compare import Comparison, Difference, answer, class_cells, class_names, table_cells, wide_classes
+from medssl.compare import (
+    Comparison,
+    Difference,
+    answer,
+    capitalised,
+    class_cells,
+    class_names,
+    in_measure,
+    table_cells,
+    wide_classes,
+)
 from medssl.config import WITHOUT_EFFECT
 from medssl.fairness import flat
-from medssl.figures import dice_by_class
+from medssl.figures import bars_by_arm
+from medssl.measures import BY_CLASS
 from medssl.page import bullets, folded, heading, paragraph, picture, plain, section, settings, table
+from medssl.pretrain_report import views
 from medssl.runs import Run, is_run, read_run
 
 PER_RUN = WITHOUT_EFFECT | {"seed", "draw", "kind"}  # settings in which the runs of an arm differ anyway
@@ -21,9 +33,9 @@ def body(comparison: Comparison) -> list[str]:
     return [
         section("What was done", *_what_was_done(comparison, pretraining)),
         section("The answer", paragraph(answer(comparison), "answer"), bullets(comparison.warnings, "warnings")),
-        section("Table", *_tables(comparison), _bars(comparison)),
+        section("Table", *_tables(comparison), *_bars(comparison)),
         section("Curves", *_curves(comparison, pretraining)),
-        section("Views", *(_with_heading(f"Pre-training {run.name}", run_report.views(run)) for run in pretraining)),
+        section("Views", *(_with_heading(f"Pre-training {run.name}", _views(run)) for run in pretraining)),
         section("Predictions", *(_predictions(arm) for arm in comparison.arms)),
         section("Settings", *_settings(comparison.arms)),
         section("Environment", settings(flat(comparison.arms[0].runs[0].environment))),
@@ -54,33 +66,69 @@ def _tables(comparison: Comparison) -> list[str]:
     """The arms, the classes where they are many, and every difference with its interval."""
     parts = [table(*table_cells(comparison), "Arms")]
     if wide_classes(comparison):
-        parts.append(table(*class_cells(comparison), "Dice by class"))
-    parts.append(paragraph("Dice is mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet"))
+        title = f"{BY_CLASS[comparison.task][0].capitalize()} by class"
+        parts += [heading(title), table(*class_cells(comparison), title)]
+    what = "Dice is" if comparison.task == "segmentation" else "Accuracies and log loss are"
+    parts.append(paragraph(f"{what} mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet"))
     rows = [
-        [f"{d.arm} against {d.reference}", str(d), _percent(d.relative), _each(d.by_pair), *_sizes(d)]
+        [
+            f"{capitalised(in_measure(d))}{d.arm} against {d.reference}",
+            str(d),
+            _percent(d.relative),
+            _each(d.by_pair),
+            *_sizes(d),
+        ]
         for d in comparison.differences
     ]
-    header = ["difference in Dice", "mean [95%]", "relative", "by seed", "labels", "seeds", "cases", "patients"]
+    header = [
+        "difference in Dice" if comparison.task == "segmentation" else "difference",
+        "mean [95%]",
+        "relative",
+        "by seed",
+        "labels",
+        "seeds",
+        "cases",
+        "patients",
+    ]
     return [*parts, heading("Differences"), table(header, rows, "Differences")] if rows else parts
 
 
-def _bars(comparison: Comparison) -> str:
-    names = class_names(comparison)
+def _bars(comparison: Comparison) -> list[str]:
+    """Bars of the arms: the mean and each class; of classes also the log loss, which has a scale of its own."""
+    names, by_class = class_names(comparison), BY_CLASS[comparison.task][0]
+    if comparison.task == "segmentation":
+        return [_picture(comparison, {"mean": "dice"}, names, "Dice", "Dice of each class")]
+    means = {"accuracy": "accuracy", "balanced accuracy": "balanced_accuracy"}
+    return [
+        _picture(comparison, means, names, "share", f"Accuracy, balanced accuracy and {by_class} of each class"),
+        _picture(comparison, {"log loss": "log_loss"}, [], "log loss", "Log loss, lower is better", top=None),
+    ]
+
+
+def _picture(
+    comparison: Comparison, figures: dict[str, str], names: list[str], title: str, what: str, top: float | None = 1.0
+) -> str:
+    """Bars of these figures, by what they are called, and of these classes."""
+    by_class = BY_CLASS[comparison.task][0]
     means: dict[str, list[float | None]] = {}
     spreads: dict[str, list[float | None]] = {}
     for arm in comparison.arms:
-        title = _title(arm)
-        means[title] = [arm.dice, *(arm.classes.get(name, {}).get("dice") for name in names)]
-        spreads[title] = [arm.sd, *(arm.classes.get(name, {}).get("sd") for name in names)]
-    light, dark = (dice_by_class(["mean", *names], means, spreads, dark) for dark in (False, True))
-    caption = "Dice of each class; the thin lines are one standard deviation over seeds."
-    return picture(light, "Dice by class and arm", caption, dark=dark, wide=True)
+        of_arm, classes = [arm.figures[figure] for figure in figures.values()], [arm.classes.get(name, {}) for name in names]
+        means[_title(arm)] = [*(one.mean for one in of_arm), *(one.get(by_class) for one in classes)]
+        spreads[_title(arm)] = [*(one.sd for one in of_arm), *(one.get("sd") for one in classes)]
+    light, dark = (bars_by_arm([*figures, *names], means, spreads, title, top, dark) for dark in (False, True))
+    caption = f"{what}; the thin lines are one standard deviation over seeds."
+    return picture(light, what, caption, dark=dark, wide=True)
 
 
 def _curves(comparison: Comparison, pretraining: list[Run]) -> list[str]:
     """Every pre-training, and the first run of every arm."""
     parts = [_with_heading(f"Pre-training {run.name}", run_report.curves_grid(run)) for run in pretraining]
     return parts + [_with_heading(_first(arm), run_report.curves_grid(arm.runs[0])) for arm in comparison.arms]
+
+
+def _views(run: Run) -> str:
+    return views(run, run_report.arrays_of(run, "views.npz"))
 
 
 def _predictions(arm: Arm) -> str:
@@ -98,6 +146,7 @@ def _settings(arms: list[Arm]) -> list[str]:
 
 
 def _limits(comparison: Comparison) -> list[str]:
+    about = "Empty classes" if comparison.task == "segmentation" else "Figures"
     policies = [arm.runs[0].summary.get("policy") for arm in comparison.arms]
     fixed = [
         "The intervals cover the choice of test patients (a paired bootstrap over whole patients), not the choice of "
@@ -107,7 +156,7 @@ def _limits(comparison: Comparison) -> list[str]:
         else "",
         "Seconds are those of fine-tuning; what pre-training took comes on top.",
     ]
-    return [text for text in fixed if text] + [f"Empty classes: {p}" for p in dict.fromkeys(policies) if p]
+    return [text for text in fixed if text] + [f"{about}: {p}" for p in dict.fromkeys(policies) if p]
 
 
 def _title(arm: Arm) -> str:

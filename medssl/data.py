@@ -1,10 +1,11 @@
 """From settings to data that is known to be good: split, checks, store. Every problem is reported before a run exists."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medssl.check import check_split
-from medssl.config import Shared
+from medssl.config import Pretrain, Shared
 from medssl.pack import Wanted, ensure_store
 from medssl.problems import InputError, Problem
 from medssl.splits import PARTS, Split, read_split, take_fold
@@ -22,12 +23,12 @@ def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Spl
     wanted = Wanted(split, parts, geometry_of(settings), labels)
     store, found = ensure_store(wanted, store_path(settings, wanted), settings.workers, skip=bad)
     problems += found
-    if not settings.pad:
-        crop = "x".join(map(str, settings.crop_size))
+    if not settings.padded:
+        crop = "x".join(map(str, settings.read_size))
         problems += [
             Problem(str(case.image[0]), "shape", "x".join(map(str, shape)) + " as prepared", f"{crop} or pad=true")
             for case, shape in ((case, store.entries[case.id].shape) for case in wanted.cases if case.id in store.entries)
-            if any(have < need for have, need in zip(shape, settings.crop_size, strict=True))
+            if any(have < need for have, need in zip(shape, settings.read_size, strict=True))
         ]
     if problems:
         raise InputError(list(dict.fromkeys(problems)))  # a broken file in a series is found by header and by packing
@@ -37,7 +38,15 @@ def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Spl
 def split_of(settings: Shared) -> Split:
     """Read the split; with `fold=` its cases are the validation part and their patients leave the pre-training."""
     split = read_split(settings.split, settings.data_root)
-    return split if settings.fold is None else take_fold(split, settings.fold)
+    split = split if settings.fold is None else take_fold(split, settings.fold)
+    return with_training_labels(split) if isinstance(settings, Pretrain) and settings.reads_labels else split
+
+
+def with_training_labels(split: Split) -> Split:
+    """Give pre-training cases the label that their image has in the training part, where it is in that too."""
+    labels = {case.image: case.label for case in split.part("training")}
+    cases = tuple(replace(case, label=labels.get(case.image)) for case in split.part("pretraining"))
+    return replace(split, parts=split.parts | {"pretraining": cases})
 
 
 def split_warnings(split: Split) -> list[str]:
@@ -66,9 +75,9 @@ def header_problems(settings: Shared, split: Split, parts: Sequence[str], labels
     empty = [Problem(file, part, "no cases", "at least one case") for part in parts if not split.part(part)]
     found = check_split(
         split,
-        spatial_dims=settings.spatial_dims,
+        spatial_dims=settings.image_dims,
         image_parts=("pretraining",) if labels else parts,
-        smallest=None if settings.pad else settings.crop_size,
+        smallest=None if settings.padded else settings.read_size,
         spacing=settings.spacing,
         parts=parts,
     )
@@ -84,7 +93,8 @@ def unlabelled(split: Split, parts: Sequence[str], told: set[str]) -> list[Probl
 def geometry_of(settings: Shared) -> Geometry:
     """What packing does to the volumes of this run."""
     spacing = tuple(settings.spacing) if settings.spacing else None
-    return Geometry(settings.spatial_dims, spacing, settings.foreground_above)
+    fit = tuple(settings.fit) if settings.fit else None
+    return Geometry(settings.image_dims, spacing, settings.foreground_above, fit=fit, mask=settings.mask)
 
 
 def store_path(settings: Shared, wanted: Wanted) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from medssl.config import Shared
+from medssl.config import Shared, ViTSettings
 from medssl.problems import InputError, Problem
 
 
@@ -32,8 +32,22 @@ def choose(settings: Shared) -> Compute:
     device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError([Problem("settings", "device", wanted, f"one of {torch.cuda.device_count()} GPUs, or cpu")])
-    bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device))
+    wrong = device.type == "cpu" and has_tiny_convolutions(settings)
+    if wrong and settings.precision == "bfloat16":
+        raise InputError([Problem("settings", "precision", "bfloat16", "float32: its gradients are wrong for maps this small")])
+    bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device) and not wrong)
     return Compute(device, torch.bfloat16 if bfloat16 else None)
+
+
+def has_tiny_convolutions(settings: Shared) -> bool:
+    """Tell whether the network convolves 3D maps under 3 voxels wide, whose weight gradients oneDNN gets wrong.
+
+    Measured with torch 2.13 on a CPU: in bfloat16 they are wrong by any factor for 3x3x3 kernels on sides 1 and 2, and
+    right from side 3 on, for 1x1x1 kernels and in 2D.
+    """
+    if settings.spatial_dims == 2 or isinstance(settings.network, ViTSettings):
+        return False
+    return any(size // unit < 3 for size, unit in zip(settings.crop_size, settings.unit, strict=True))
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from medssl import checkpoint, figures
 from medssl.config import Shared
 from medssl.device import Compute
+from medssl.optimisers import optimiser_of, rate_at
 from medssl.problems import RunError
 from medssl.run_folder import RunFolder
 from medssl.stopping import Stopped
@@ -41,7 +42,7 @@ class Training:
     watched: str  # the validation figure that selects the best checkpoint
     higher_is_better: bool
     transform: Callable[[Batch], Batch] | None = None  # views or augmentation of one crop
-    chance: dict[str, float] = field(default_factory=dict)
+    warnings: Callable[[dict[str, Any]], list[str]] = lambda figures: []  # of a step and its validation
     before_step: Callable[[int], None] = lambda step: None
 
 
@@ -59,7 +60,7 @@ class Progress:
 
 def train(run: RunFolder, settings: Shared, compute: Compute, training: Training) -> Progress:
     """Train from where the run stands to its last step; raises Stopped on a signal, RunError on a non-finite loss."""
-    optimiser = optimiser_of(settings, training)
+    optimiser = optimiser_of(settings, training.groups)
     progress = resume(run, training, optimiser)
     trainer = Engine(step_function(settings, compute, training, optimiser))
     if progress.step >= settings.steps or progress.stop:
@@ -78,8 +79,10 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
             write_line(metrics, {"step": progress.step} | engine.state.output)
             at_end = progress.step == settings.steps
             if training.validate and (progress.step % settings.validate_every == 0 or at_end):
-                write_line(metrics, {"step": progress.step} | judge(run, settings, training, progress))
-                warn_at_chance(run, training, engine.state.output, progress.step)
+                judged = judge(run, settings, training, progress)
+                write_line(metrics, {"step": progress.step} | judged)
+                for warning in training.warnings(engine.state.output | judged):
+                    run.say(f"warning: step {progress.step}: {warning}")
             progress.seconds += engine.state.output["step_s"] + engine.state.output["data_s"] + time.monotonic() - began
             if caught or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
                 checkpoint.save_latest(run.folder, state_of(training, optimiser, progress))
@@ -105,8 +108,8 @@ def step_function(
         began = time.perf_counter()
         number = engine.state.iteration
         torch.manual_seed(settings.seed * 1_000_003 + number)
-        training.before_step(number)
         training.model.train()
+        training.before_step(number)
         rate = rate_at(settings, number)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
@@ -134,48 +137,17 @@ def step_function(
     return step
 
 
-def optimiser_of(settings: Shared, training: Training) -> torch.optim.Optimizer:
-    """AdamW; with a weight decay of 0 it is Adam."""
-    betas = (0.9, settings.beta2)
-    return torch.optim.AdamW(training.groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
-
-
 def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
     """Time whole training steps on one batch, after one that warms up; the median of the others."""
     engine = Engine(lambda engine, batch: None)
     engine.state.data_s = 0.0
-    step = step_function(settings, compute, training, optimiser_of(settings, training))
+    step = step_function(settings, compute, training, optimiser_of(settings, training.groups))
     times = []
     for engine.state.iteration in range(1, steps + 2):
         began = time.perf_counter()
         step(engine, batch)
         times.append(time.perf_counter() - began)
     return sorted(times[1:])[len(times[1:]) // 2]
-
-
-def rate_at(settings: Shared, step: int) -> float:
-    """The learning rate of a step, counted from 1: linear warm-up, then constant or half a cosine down to 0."""
-    if step <= settings.warmup:
-        return settings.lr * step / settings.warmup
-    if settings.schedule == "constant":
-        return settings.lr
-    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def parameter_groups(parts: Iterable[tuple[nn.Module, float]]) -> list[dict[str, Any]]:
-    """Group the parameters of modules, each with a `scale` of its rate; biases, norms and positions do not decay.
-
-    A module that holds an earlier one gives what the earlier ones left.
-    """
-    groups, seen = list[dict[str, Any]](), set[int]()
-    for module, scale in parts:
-        fresh = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in seen]
-        seen |= {id(p) for _, p in fresh}
-        decayed = [p for name, p in fresh if p.ndim > 1 and "position_embeddings" not in name]
-        rest = [p for name, p in fresh if p.ndim <= 1 or "position_embeddings" in name]
-        groups += [{"params": decayed, "scale": scale}, {"params": rest, "scale": scale, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer) -> Progress:
@@ -218,13 +190,6 @@ def judge(run: RunFolder, settings: Shared, training: Training, progress: Progre
     run.say(f"step {progress.step}: {text}{' (best)' if progress.best_step == progress.step else ''}")
     run.path("progress.png").write_bytes(figures.curves(run.metrics()))
     return figures_now
-
-
-def warn_at_chance(run: RunFolder, training: Training, output: dict[str, Any], step: int) -> None:
-    """Say so when a part of the loss is where it would be had nothing been learned."""
-    for name, chance in training.chance.items():
-        if output[name] >= 0.98 * chance:
-            run.say(f"warning: step {step}: {name} is {output[name]:.3f}, chance is {chance:.3f}: nothing learned there yet")
 
 
 def add_clock(trainer: Engine) -> None:

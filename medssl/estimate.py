@@ -12,7 +12,7 @@ from medssl.config import Finetune, Pretrain, Shared
 from medssl.data import geometry_of, header_problems, split_of, store_path
 from medssl.device import Compute, choose
 from medssl.engine import Batch, Training, step_seconds
-from medssl.finetune import build_segmenter
+from medssl.finetune import labelled_split
 from medssl.finetune import training_of as finetuning_of
 from medssl.loaders import Crops
 from medssl.methods import method_class
@@ -22,6 +22,7 @@ from medssl.pretrain import training_of as pretraining_of
 from medssl.problems import InputError
 from medssl.splits import Case, Split
 from medssl.store import Entry, Extent, Store
+from medssl.tasks import task_class
 
 TIMED_STEPS = 3
 
@@ -29,7 +30,7 @@ TIMED_STEPS = 3
 def estimate(settings: Shared) -> str:
     """Time a few steps on made-up crops of the right size and say what the whole run will take."""
     compute = choose(settings)
-    split = split_of(settings)
+    split = labelled_split(settings) if isinstance(settings, Finetune) else split_of(settings)
     parts = ["pretraining" if isinstance(settings, Pretrain) else "training", "validation"]
     wanted = Wanted(split, parts, geometry_of(settings), labels=isinstance(settings, Finetune))
     problems = header_problems(settings, split, parts, wanted.labels)
@@ -64,18 +65,17 @@ def training_for(settings: Shared, compute: Compute, split: Split) -> Training:
         method = method_class(settings.method.name)(encoder, settings).to(compute.device)
         return pretraining_of(settings, compute, split, nothing, method)
     assert isinstance(settings, Finetune)
-    network, _ = build_segmenter(settings, split)
-    return finetuning_of(settings, compute, split, nothing, network.to(compute.device))
+    return finetuning_of(settings, compute, split, nothing, task_class(split.task)(settings, split))
 
 
 class MadeUp(Store):
     """A store of one case whose voxels are noise."""
 
     def __init__(self, settings: Shared, split: Split) -> None:
-        shape = tuple(settings.crop_size)
+        shape = tuple(settings.read_size)
         random = np.random.default_rng(0)
         voxels = {"image": random.random((split.channels, *shape), np.float32)}
-        if isinstance(settings, Finetune):
+        if isinstance(settings, Finetune) and split.task == "segmentation":
             voxels["label"] = random.integers(0, max(len(split.labels), 2), (1, *shape), np.uint8)
         arrays = {name: Extent(0, 0, array.dtype.str, array.shape) for name, array in voxels.items()}
         self.voxels = {extent: voxels[name] for name, extent in arrays.items()}
@@ -91,7 +91,7 @@ class MadeUp(Store):
 
 def made_up_batch(settings: Shared, split: Split, training: Training) -> tuple[Batch, float]:
     """Make one batch by the run's own views or augmentation; gives it and the seconds a crop took."""
-    crops = Crops(MadeUp(settings, split), [Case("noise", "noise", ())], settings, training.transform)
+    crops = Crops(MadeUp(settings, split), [Case("noise", "noise", (), label=0)], settings, training.transform)
     began = time.perf_counter()
     items = [crops[index] for index in range(settings.batch_size)]
     seconds = (time.perf_counter() - began) / len(items)

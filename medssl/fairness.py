@@ -10,21 +10,23 @@ from typing import Any, Protocol
 
 from medssl.arms import Arm, Key
 from medssl.config import WITHOUT_EFFECT
+from medssl.measures import MEASURES, Measure
 from medssl.runs import Run
 
-FLAT = 0.005  # Dice that the last part of a training may still gain
-LAST = 0.2  # that part of the steps
+LAST = 0.2  # the part of the steps in which validation should no longer gain
 FEW = 10  # test patients below which a percentile bootstrap is clearly too narrow
 # Each arm's own search may choose these; the start is the question itself; the split is compared by its cases.
 OWN = WITHOUT_EFFECT | {
     "kind", "split", "encoder", "seed", "draw", "labelled", "steps", "threads", "device", "lr", "encoder_lr",
-    "freeze_steps", "warmup", "schedule", "weight_decay", "clip", "patience", "validate_every",
+    "freeze_steps", "frozen_norm", "warmup", "schedule", "weight_decay", "clip", "patience", "validate_every",
 }  # fmt: skip
 
 
 class Paired(Protocol):
     """What these checks need of a difference."""
 
+    @property
+    def measure(self) -> Measure: ...
     @property
     def pairs(self) -> list[Key]: ...
     @property
@@ -46,10 +48,13 @@ def arm_warnings(arm: Arm) -> list[str]:
         notes.append(f"{title}: judged on {' and '.join(sorted(parts))}, on which choices may have been made")
     if len(set(arm.steps)) > 1:
         notes.append(f"{title}: its runs differ in steps: {', '.join(map(str, arm.steps))}")
-    gains = [gain for gain in map(late_gain, arm.runs) if gain is not None and gain > FLAT]
+    measure = MEASURES[arm.task][-1]  # the one that validation watches
+    found = [late_gain(run, measure) for run in arm.runs]
+    gains = [gain for gain in found if gain is not None and gain > measure.flat]
     if gains:
+        moved = "rose" if measure.sign > 0 else "fell"
         notes.append(
-            f"{title}: validation Dice still rose by up to {max(gains):.3f} in the last {LAST:.0%} of the steps "
+            f"{title}: validation {measure.title} still {moved} by up to {max(gains):.3f} in the last {LAST:.0%} of the steps "
             f"in {len(gains)} of {len(arm.runs)} runs: not trained until flat"
         )
     for run in arm.runs:
@@ -63,19 +68,21 @@ def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:
     if difference is None:
         return [f"{title}: no run of one has the seed, draw and test cases of a run of the other, so they are not compared"]
     notes = [*_unlike_pairs(arm, other), *_unlike_settings(arm, other)]
+    of = "" if difference.measure.key == "dice" else f" in {difference.measure.title}"
     if difference.patients < FEW:
         notes.append(f"only {difference.patients} test patients: the interval itself is a rough guess")
     if not difference.clear:
-        notes.append(f"the interval of the difference covers 0: {title}")
+        notes.append(f"the interval of the difference{of} covers 0: {title}")
     if len(difference.by_pair) > 1 and min(difference.by_pair) < 0 < max(difference.by_pair):
         each = ", ".join(f"{value:+.3f}" for value in difference.by_pair)
-        notes.append(f"the difference changes its sign between seeds ({each}): {title}")
+        notes.append(f"the difference{of} changes its sign between seeds ({each}): {title}")
     return [note if title in note else f"{title}: {note}" for note in notes]
 
 
-def late_gain(run: Run) -> float | None:
-    """Give what validation Dice gained in the last fifth of the steps over its best before; None without a curve."""
-    curve = [(line["step"], line["val_dice"]) for line in run.metrics() if line.get("val_dice") is not None]
+def late_gain(run: Run, measure: Measure) -> float | None:
+    """Give what validation gained in the last fifth of the steps over its best before; None without a curve."""
+    key, sign = measure.watched, measure.sign
+    curve = [(line["step"], sign * line[key]) for line in run.metrics() if line.get(key) is not None]
     border = (1 - LAST) * max((step for step, _ in curve), default=0)
     early = [value for step, value in curve if step <= border]
     late = [value for step, value in curve if step > border]

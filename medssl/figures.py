@@ -1,4 +1,4 @@
-"""Charts as PNG bytes: training curves and Dice by class. The pictures of images are in `medssl.slices`."""
+"""Charts as PNG bytes: training curves and bars by arm. The pictures of images are in `medssl.slices`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from medssl.slices import CONVENTION, predictions_figure, views_figure
 
 __all__ = [
     "CONVENTION",
+    "bars_by_arm",
     "curve",
     "curve_series",
     "curve_title",
     "curves",
-    "dice_by_class",
     "predictions_figure",
     "views_figure",
 ]
@@ -58,32 +58,34 @@ def curve_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Numbers,
     return {name: (np.array(sorted(points[name])), np.array([points[name][s] for s in sorted(points[name])])) for name in order}
 
 
-def dice_by_class(
-    classes: Sequence[str],
+def bars_by_arm(
+    groups: Sequence[str],
     arms: Mapping[str, Sequence[float | None]],
     spread: Mapping[str, Sequence[float | None]],
+    title: str,
+    top: float | None,
     dark: bool = False,
 ) -> bytes:
-    """Draw a group of bars for each class, a bar for each arm; `spread` is the standard deviation over seeds."""
+    """Draw groups of bars, a bar for each arm, with thin lines for `spread`; the axis ends at `top`, or where bars do."""
     width = 0.8 / max(1, len(arms))
-    figure = new_figure(max(6.0, 0.9 + len(classes) * (0.5 + 0.28 * len(arms))), 3.4)
+    figure = new_figure(max(6.0, 0.9 + len(groups) * (0.5 + 0.28 * len(arms))), 3.4)
     ax = figure.add_subplot()
     ink = (DARK if dark else LIGHT)["ink"]
     for position, (name, values) in enumerate(arms.items()):
-        places = np.arange(len(classes)) + (position - (len(arms) - 1) / 2) * width
+        places = np.arange(len(groups)) + (position - (len(arms) - 1) / 2) * width
         heights = [np.nan if value is None else value for value in values]
         errors = [0 if value is None else value for value in spread[name]]
         colour = PALETTE[position % len(PALETTE)]
         ax.bar(places, heights, 0.92 * width, yerr=errors, color=colour, label=literal(name), ecolor=ink, capsize=2)
-    few = len(classes) < 7
+    few = len(groups) < 7
     ax.set_xticks(
-        range(len(classes)),
-        [literal(name) for name in classes],
+        range(len(groups)),
+        [literal(name) for name in groups],
         rotation=0 if few else 35,
         ha="center" if few else "right",
     )
-    ax.set_ylim(0, 1)
-    ax.set_ylabel("Dice")
+    ax.set_ylim(0, top)
+    ax.set_ylabel(title)
     ax.set_axisbelow(True)
     ax.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=min(2, len(arms)), frameon=False)
@@ -92,7 +94,8 @@ def dice_by_class(
 
 def curve_title(name: str) -> str:
     """Say in words what a key of metrics.jsonl is."""
-    return {"lr": "learning rate", "loss": "training loss"}.get(name, name.replace("val_", "validation "))
+    known = {"lr": "learning rate", "loss": "training loss", "accuracy": "training accuracy"}
+    return known.get(name, name.replace("val_", "validation ").replace("_", " "))
 
 
 def _curve(ax: Axes, name: str, steps: Numbers, values: Numbers, dark: bool) -> None:

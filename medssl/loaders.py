@@ -53,12 +53,22 @@ class Crops(Dataset[Item]):
         return len(self.cases) * self.crops_per_case
 
     def __getitem__(self, index: int) -> Item:
+        return self.numbered(index)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Read a batch's items, their crops side by side in memory that `collate` takes as it is: a copy less."""
+        channels = self.store.entries[self.cases[0].id].image.shape[0]
+        crops = BATCHES["image"].empty_like(torch.empty(1).expand(len(indices), channels, *self.settings.read_size))
+        return [self.numbered(index, crop) for index, crop in zip(indices, crops, strict=True)]
+
+    def numbered(self, index: int, out: Tensor | None = None) -> Item:
+        """Item `index`, its crop in `out` where it fits."""
         place, crop = divmod(index, self.crops_per_case)
         epoch, position = divmod(place, len(self.cases))
         case = self.cases[int(self.order(epoch)[position]) if self.purpose == TRAINING else position]
         draws = np.random.SeedSequence([self.settings.seed, self.purpose, epoch, position, crop])
         try:
-            return self.item(self.store.entries[case.id], draws)
+            return self.item(case, self.store.entries[case.id], draws, out)
         except Exception as error:
             file = case.image[0] if case.image else "made up"
             raise SampleError(f"case {case.id} ({file}): {first_line(error)}") from error
@@ -69,10 +79,13 @@ class Crops(Dataset[Item]):
             self.orders = {epoch: epoch_order(self.settings.seed, epoch, self.weights)}
         return self.orders[epoch]
 
-    def item(self, entry: Entry, draws: np.random.SeedSequence) -> Item:
+    def item(self, case: Case, entry: Entry, draws: np.random.SeedSequence, out: Tensor | None = None) -> Item:
         """Read one crop, scale it and transform it by these draws."""
         start = self.start(entry, np.random.default_rng(draws))
-        item: Item = {"image": load(self.store, entry, self.settings, start), "id": entry.id}
+        image = load(self.store, entry, self.settings, start, out)
+        item: Item = {"image": image, "id": entry.id, "patient": entry.patient}
+        if self.settings.reads_classes and isinstance(case.label, int):
+            item["class"] = torch.tensor(case.label)
         if entry.label is not None and isinstance(self.settings, Finetune):
             item["label"] = load_label(self.store, entry.label, self.settings, start)
         if self.transform is not None:
@@ -89,7 +102,7 @@ class Crops(Dataset[Item]):
             classes = [0] if background and 0 in places else objects
             shares = np.array([self.rarity.get(k, 1.0) for k in classes])
             centres = places[int(random.choice(classes, p=shares / shares.sum()))]
-        shape, size = entry.shape, self.settings.crop_size
+        shape, size = entry.shape, self.settings.read_size
         if centres is None:
             return random_start(shape, size, random)
         return foreground_start(self.store.array(centres), shape, size, random)
@@ -120,8 +133,9 @@ def training_loader(crops: Crops, start: int) -> "DataLoader[Item]":
 
 
 def validation_loader(crops: Crops) -> "DataLoader[Item]":
-    """Load one fixed crop a case, the same at every validation."""
-    return DataLoader(crops, batch_size=crops.settings.batch_size, num_workers=0, collate_fn=collate)
+    """Load one fixed crop a case, the same at every validation, in batches of about one size: none holds a single crop."""
+    batches = np.array_split(np.arange(len(crops)), -(-len(crops) // crops.settings.batch_size))
+    return DataLoader(crops, batch_sampler=[batch.tolist() for batch in batches], num_workers=0, collate_fn=collate)
 
 
 def collate(items: Sequence[Item]) -> Item:
@@ -131,10 +145,25 @@ def collate(items: Sequence[Item]) -> Item:
         values = [item[key] for item in items]
         if isinstance(first, Tensor) and get_worker_info() is None:
             shape = first.expand(len(values), *first.shape)
-            batch[key] = torch.stack(values, out=BATCHES[key].empty_like(shape))
+            batch[key] = joined(values) if side_by_side(values) else torch.stack(values, out=BATCHES[key].empty_like(shape))
         else:
             batch[key] = default_collate(values)  # in a worker it stacks in memory shared with the main process
     return batch
+
+
+def side_by_side(tensors: Sequence[Tensor]) -> bool:
+    """Whether tensors lie one after the other in one piece of memory."""
+    first = tensors[0]
+    storages = {x.untyped_storage().data_ptr() for x in tensors}
+    places = [(x.data_ptr(), x.shape, x.dtype, x.is_contiguous()) for x in tensors]
+    wanted = [(first.data_ptr() + k * first.nbytes, first.shape, first.dtype, True) for k in range(len(tensors))]
+    return len(storages) == 1 and places == wanted
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors that lie side by side as one, on the same memory."""
+    first = tensors[0]
+    return first.as_strided((len(tensors), *first.shape), (first.numel(), *first.stride()))
 
 
 def whole_images(store: Store, cases: Sequence[Case], settings: Shared) -> Iterator[LabelledImage]:
@@ -146,10 +175,16 @@ def whole_images(store: Store, cases: Sequence[Case], settings: Shared) -> Itera
         yield LabelledImage(entry.id, entry.patient, image, torch.from_numpy(label), entry.spacing)
 
 
-def load(store: Store, entry: Entry, settings: Shared, start: NDArray[np.int64]) -> Tensor:
-    """Read one crop of an image, scaled to 0..1 and padded with 0 where the image is smaller."""
-    crop = store.view(entry.image, start.tolist(), settings.crop_size)
-    return pad_to(scaled(crop, entry, settings, CROPS.empty_like(crop, torch.float32)), settings.crop_size)
+def load(store: Store, entry: Entry, settings: Shared, start: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
+    """Read one crop of an image, scaled to 0..1 and padded with 0 where the image is smaller; a slice loses its last axis.
+
+    It is in `out` where it has that shape without padding, otherwise in memory of its own.
+    """
+    crop = store.view(entry.image, start.tolist(), settings.read_size)
+    if out is None or crop.shape != out.shape:
+        out = CROPS.empty_like(crop, torch.float32)
+    padded = pad_to(scaled(crop, entry, settings, out), settings.read_size)
+    return padded if settings.image_dims == settings.spatial_dims else padded.squeeze(-1)
 
 
 def load_label(store: Store, extent: Extent, settings: Shared, start: NDArray[np.int64]) -> Tensor:

@@ -48,6 +48,11 @@ class Wanted:
     labels: bool
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether label files are read: to be kept, or only to hide what they mark."""
+        return self.labels or self.geometry.mask == "label"
+
+    @property
     def cases(self) -> list[Case]:
         """The cases of the parts, each once; one that is in pre-training and in training with its label."""
         cases: dict[str, Case] = {}
@@ -77,7 +82,7 @@ def ensure_store(
     Cases with a file in `skip` are left out. Progress goes to stderr. Raises InputError when the disk has not the room
     or `path` is no store of this geometry, and RunError when writing fails.
     """
-    cases = [case for case in wanted.cases if not {str(file) for file in files_of(case, wanted.labels)} & set(skip)]
+    cases = [case for case in wanted.cases if not {str(file) for file in files_of(case, wanted.reads_labels)} & set(skip)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with packing_alone(path):
         fingerprints = Fingerprints(path)
@@ -163,7 +168,7 @@ def still_true(store: Store, wanted: Wanted, fingerprints: Fingerprints) -> dict
         digests = [digest for _, digest in entry.files]
         if case is None:  # a case of another split of the same name stays while its own files do
             return [fingerprints.of(Path(path)) for path, _ in entry.files] == digests
-        files = files_of(case, wanted.labels)
+        files = files_of(case, wanted.reads_labels)
         if wanted.labels and isinstance(case.label, Path) and entry.classes != len(wanted.split.labels):
             return False
         # a label that was packed and is not asked for does not matter

@@ -9,37 +9,28 @@ import torch
 
 from medssl import __version__
 from medssl.atomic import atomic_path
-from medssl.config import Pretrain, Shared, ViTSettings
+from medssl.config import Pretrain, Shared, UNetSettings, encoder_sizes
 from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Entry, Store
-from networks import builder
+from networks import build_encoder as build_network
+from networks.features import Encoder
 from networks.transfer import Report, TransferError, load_encoder, read_plan, read_weights, write_weights
-from networks.vit import ViT
 
 ENCODER = "encoder.safetensors"
 SHORT = 16  # hexadecimal digits of an image's SHA-256 that the plan keeps
 
 
-def build_encoder(settings: Shared, channels: int) -> ViT:
+def build_encoder(settings: Shared, channels: int) -> Encoder:
     """Build the encoder of the settings, its weights drawn from the seed."""
     network = settings.network
-    assert isinstance(network, ViTSettings)
+    assert not isinstance(network, UNetSettings)
     torch.manual_seed(settings.seed)
-    encoder: ViT = builder(network.name)(
-        channels,
-        settings.crop_size,
-        network.patch_size,
-        network.hidden_size,
-        network.mlp_size,
-        network.layers,
-        network.heads,
-    )
-    return encoder
+    return build_network(network.name, channels, settings.crop_size, **encoder_sizes(network))
 
 
-def start_encoder(encoder: ViT, settings: Shared) -> Report | None:
+def start_encoder(encoder: Encoder, settings: Shared) -> Report | None:
     """Load the weights that `encoder=` names, a run, a file or none; raises InputError when they do not fit."""
     if settings.encoder == "none":
         return None
@@ -55,6 +46,7 @@ def start_encoder(encoder: ViT, settings: Shared) -> Report | None:
 def plan_of(settings: Pretrain, split: Split, store: Store, step: int) -> dict[str, Any]:
     """Everything that a user of the encoder has to know."""
     network = settings.network.model_dump()
+    seen = {store.entries[case.id].content[:SHORT] for case in split.part("pretraining")}
     return {
         "medssl": __version__,
         "versions": {"torch": torch.__version__, "monai": monai.__version__},
@@ -62,21 +54,40 @@ def plan_of(settings: Pretrain, split: Split, store: Store, step: int) -> dict[s
         "channels": split.channels,
         "modality": list(split.modality.values()),
         "spatial_dims": settings.spatial_dims,
-        "patch_size": network["patch_size"],
+        "patch_size": network.get("patch_size"),
         "image_size": settings.crop_size,
+        "fit": settings.fit,
+        "slices": settings.slices,
+        "foreground_above": settings.foreground_above,
+        "mask": settings.mask,
         "spacing": settings.spacing,
         "orientation": "RAS",
         "intensity": settings.intensity.model_dump(),
         "method": settings.method.model_dump(),
         "data": split.name,
-        "seen": sorted(store.entries[case.id].content[:SHORT] for case in split.part("pretraining")),
+        "seen": sorted(seen | set(plan_before(settings).get("seen", []))),
         "step": step,
         "seed": settings.seed,
         "started_from": settings.encoder,
+        "ancestry": ancestry_of(settings),
     }
 
 
-def save_encoder(run: RunFolder, encoder: ViT, plan: dict[str, Any]) -> None:
+def plan_before(settings: Shared) -> dict[str, Any]:
+    """The plan of the encoder that a run starts from; empty without one, or where its file has none."""
+    return {} if settings.encoder == "none" else read_plan(encoder_file(settings)) or {}
+
+
+def ancestry_of(settings: Shared) -> list[dict[str, Any]]:
+    """What the weights went through before this run, oldest first: each encoder's file, method, data and size."""
+    if settings.encoder == "none":
+        return []
+    plan = plan_before(settings)
+    told = ("method", "network", "data", "channels", "image_size", "step", "seed", "medssl")
+    return [*plan.get("ancestry", []), {"file": settings.encoder} | {name: plan.get(name) for name in told}]
+
+
+def save_encoder(run: RunFolder, encoder: Encoder, plan: dict[str, Any]) -> None:
     """Write encoder.safetensors, with the plan inside, and the plan beside it as encoder.json."""
     with atomic_path(run.path(ENCODER)) as temporary:
         write_weights(temporary, encoder, plan)
@@ -91,20 +102,25 @@ def encoder_file(settings: Shared) -> Path:
 
 def differences(settings: Shared) -> list[str]:
     """Warn where the data is prepared otherwise than the encoder's was."""
-    plan = None if settings.encoder == "none" else read_plan(encoder_file(settings))
-    if plan is None:
+    plan = plan_before(settings)
+    if not plan:
         return []
-    now = {"spacing": settings.spacing, "intensity": settings.intensity.model_dump(), "spatial_dims": settings.spatial_dims}
+    now = {
+        "spacing": settings.spacing,
+        "intensity": settings.intensity.model_dump(),
+        "spatial_dims": settings.spatial_dims,
+        "foreground_above": settings.foreground_above,
+        "mask": settings.mask,
+    }
     return [
         f"warning: {key} is {value} here, the encoder was pre-trained with {plan.get(key)}"
         for key, value in now.items()
-        if plan.get(key) != value
+        if key in plan and plan[key] != value
     ]
 
 
 def seen_before(settings: Shared, entries: Iterable[Entry]) -> list[Problem]:
     """Find cases whose image, under whatever name, the encoder was pre-trained on: a leak when they are judged."""
-    plan = None if settings.encoder == "none" else read_plan(encoder_file(settings))
-    seen = set((plan or {}).get("seen", []))
+    seen = set(plan_before(settings).get("seen", []))
     found, expected = "an image that the encoder was pre-trained on", "one it never saw, or allow_seen=true"
     return [Problem(entry.files[0][0], entry.id, found, expected) for entry in entries if entry.content[:SHORT] in seen]

@@ -16,6 +16,7 @@ from medssl.problems import Problem, RunError, first_line
 from medssl.readers import ReadError, Volume, read_image, read_images
 from medssl.splits import Case, Split
 from medssl.store import FOREGROUND, PERCENTILES, POSITIONS, Geometry
+from transforms.extract import brain_mask
 from transforms.prepare import prepare_geometry
 
 
@@ -36,10 +37,13 @@ def prepare_case(
 ) -> Prepared | list[Problem]:
     """Read, check and prepare one case; gives its problems instead when it has any. RunError names it for all else."""
     try:
-        files = [(str(file), fingerprints.of(file)) for file in files_of(case, labels)]  # before they are read
+        masked = geometry.mask == "label"
+        files = [(str(file), fingerprints.of(file)) for file in files_of(case, labels or masked)]  # before they are read
         volume = read_images(case.image)
-        label = read_image(case.label, label=True) if labels and isinstance(case.label, Path) else None
-        return prepared_case(split, case, geometry, volume, label, files)
+        label = read_image(case.label, label=True) if (labels or masked) and isinstance(case.label, Path) else None
+        if masked and label is None:
+            return [Problem(str(case.image[0]), "label", "none", "a segmentation of what mask=label hides")]
+        return prepared_case(split, case, geometry, volume, label, files, labels)
     except ReadError as error:
         return [error.problem]
     except Exception as error:
@@ -47,7 +51,13 @@ def prepare_case(
 
 
 def prepared_case(
-    split: Split, case: Case, geometry: Geometry, volume: Volume, label: Volume | None, files: list[tuple[str, str]]
+    split: Split,
+    case: Case,
+    geometry: Geometry,
+    volume: Volume,
+    label: Volume | None,
+    files: list[tuple[str, str]],
+    labels: bool,
 ) -> Prepared | list[Problem]:
     """Check and prepare a case that has been read."""
     if volume.array.ndim - 1 != geometry.spatial_dims:
@@ -57,7 +67,8 @@ def prepared_case(
     if problems:
         return problems
     content = content_hash(volume)
-    volume = compact(volume)
+    volume = hide(compact(volume), label, geometry.mask)
+    label = label if labels else None
     image, classes, affine = prepare(volume, label, geometry)
     if 0 in image.shape:
         return [Problem(str(case.image[0]), "image", "no voxel", f"intensities above {geometry.foreground_above}")]
@@ -89,6 +100,19 @@ def compact(volume: Volume) -> Volume:
     return volume
 
 
+def hide(volume: Volume, label: Volume | None, mask: str) -> Volume:
+    """Set what a mask hides to the least intensity of each channel."""
+    if mask == "none":
+        return volume
+    if mask == "brain":
+        hidden = ~brain_mask(torch.from_numpy(volume.values())).numpy()
+    else:
+        assert label is not None
+        hidden = label.values() > 0
+    least = volume.array.min(axis=tuple(range(1, volume.array.ndim)), keepdims=True)
+    return volume._replace(array=np.where(hidden, least, volume.array))
+
+
 def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
     """Bring image and label to the wanted orientation and spacing and crop them; the image keeps its integer type.
 
@@ -102,7 +126,8 @@ def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[N
     data = {"image": MetaTensor(torch.from_numpy(volume.array.astype(exact)), affine=torch.from_numpy(volume.affine))}
     if label is not None:
         data["label"] = MetaTensor(torch.from_numpy(label.values()), affine=data["image"].affine)
-    prepared = prepare_geometry(keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims)(data)
+    steps = prepare_geometry(keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims, fit=geometry.fit)
+    prepared = steps(data)
     image = prepared["image"].numpy()
     if kind.kind in "iu":
         limits = np.iinfo(kind)

@@ -1,28 +1,35 @@
 """Pre-training: recipe -> store, method, engine -> run folder with the encoder."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from medssl import checkpoint
 from medssl.atomic import atomic_path
-from medssl.config import Pretrain
+from medssl.config import JointViews, Pretrain
 from medssl.data import load_data, split_of, split_warnings
 from medssl.device import Compute, choose
-from medssl.engine import Progress, Training, parameter_groups, to_device, train
+from medssl.embeddings import collapse_warning, effective_rank, feature_spread
+from medssl.engine import Batch, Progress, Training, to_device, train
 from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
 from medssl.methods import method_class
-from medssl.methods.recon_contrast import ReconContrast
-from medssl.plan import build_encoder, plan_of, save_encoder, start_encoder
-from medssl.problems import Gathering
+from medssl.methods.method import Method
+from medssl.optimisers import parameter_groups
+from medssl.plan import ancestry_of, build_encoder, plan_of, save_encoder, start_encoder
+from medssl.problems import Gathering, InputError, Problem
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
 
-PARTS = ("pretraining", "validation")  # of the split; no label is read
+PARTS = ("pretraining", "validation")  # of the split; no label is read but where a method asks for classes
+SHOWN = 4  # crops in the figure of the views
+WATCHED = 1024  # validation crops whose features are watched
 
 
 def pretrain(settings: Pretrain, resume: bool = False) -> None:
@@ -34,12 +41,14 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     with problems:
         loaded = start_encoder(encoder, settings)
     with problems:
+        check_parts(settings, split_of(settings))
+    with problems:
         split, store = load_data(settings, PARTS, labels=False)
     problems.raise_any()
-    method = method_class(settings.method.name)(encoder, settings).to(compute.device)
+    method: Method = method_class(settings.method.name)(encoder, settings).to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
-    for warning in split_warnings(split):
+    for warning in warnings_of(settings, split):
         run.say(warning)
     if loaded:
         run.say(f"encoder {settings.encoder}: {loaded}")
@@ -47,20 +56,51 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     finish(run, settings, compute, split, store, method, progress)
 
 
-def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: ReconContrast) -> Training:
+def check_parts(settings: Pretrain, split: Split) -> None:
+    """Raise InputError where the split has not what the method needs: classes, or crops to compare."""
+    file, problems = str(split.file), []
+    if isinstance(settings.method, JointViews) and len(split.part("validation")) == 1:
+        problems.append(Problem(file, "validation", "1 case", f"at least 2, which {settings.method.name} compares"))
+    if settings.reads_classes:
+        without = [case.id for part in PARTS for case in split.part(part) if not isinstance(case.label, int)]
+        problems += [Problem(file, without[0], "no class", "one for each case, for method.by=class")] if without else []
+    if problems:
+        raise InputError(problems)
+
+
+def warnings_of(settings: Pretrain, split: Split) -> list[str]:
+    """What a reader of the results should know before the run."""
+    read = ["warning: labels of the pre-training cases are read: this is no label-free pre-training"]
+    return split_warnings(split) + read * settings.reads_labels
+
+
+def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
     """Tell the engine about this method."""
-    views = method.views(settings.method)
+    views = method.views(settings)
     crops = Crops(store, split.part("pretraining"), settings, views)
     fixed = fixed_crops(settings, split, store, method)
+    chance = method.chance(settings)
 
     def validate() -> dict[str, float]:
         sums, count = dict[str, float](), 0
         with torch.inference_mode(), compute.context():
-            for batch in validation_loader(fixed):
-                for name, value in method.validate(to_device(batch, compute.device)).items():
+            for batch in on_device(fixed, compute):
+                for name, value in method.validate(batch).items():
                     sums[name] = sums.get(name, 0.0) + value.item() * len(batch["id"])
                 count += len(batch["id"])
-        return {name: total / count for name, total in sums.items()}
+        features = embedded(method, fixed, compute)
+        watched = {"val_feature_spread": feature_spread(features), "val_effective_rank": effective_rank(features)}
+        return {name: total / count for name, total in sums.items()} | watched
+
+    def warnings(figures: dict[str, Any]) -> list[str]:
+        at_chance = [
+            f"{name} is {figures[name]:.3f}, chance is {value:.3f}: nothing learned there yet"
+            for name, value in chance.items()
+            if figures[name] >= 0.98 * value
+        ]
+        cases, width = min(len(fixed), WATCHED), method.encoder.width
+        collapsed = collapse_warning(figures["val_feature_spread"], figures["val_effective_rank"], cases, width)
+        return at_chance + ([collapsed.removeprefix("warning: ")] if collapsed else [])
 
     return Training(
         model=method,
@@ -71,13 +111,35 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
         watched=method.VALIDATION,
         higher_is_better=False,
         transform=views,
-        chance=method.chance(settings.batch_size),
+        warnings=warnings,
+        before_step=method.before_step,
     )
 
 
-def fixed_crops(settings: Pretrain, split: Split, store: Store, method: ReconContrast) -> Crops:
+def fixed_crops(settings: Pretrain, split: Split, store: Store, method: Method) -> Crops:
     """One crop of every validation case with fixed views, so that the curve is comparable between epochs."""
-    return Crops(store, split.part("validation"), settings, method.views(settings.method), VALIDATION)
+    return Crops(store, split.part("validation"), settings, method.views(settings), VALIDATION)
+
+
+def on_device(crops: Crops, compute: Compute) -> Iterator[Batch]:
+    """The validation batches on the device."""
+    return (to_device(batch, compute.device) for batch in validation_loader(crops))
+
+
+def embedded(method: Method, fixed: Crops, compute: Compute) -> NDArray[np.float32]:
+    """The pooled vectors (n, e) of validation crops as they are, at the size that the encoder was trained with."""
+    size = fixed.settings.crop_size
+    found: list[Tensor] = []
+    with torch.inference_mode(), compute.context():
+        for batch in on_device(fixed, compute):
+            image = batch["image"]
+            if list(image.shape[2:]) != size:
+                image = functional.interpolate(image, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+            found.append(method.encoder.features(image).pooled.float().cpu())
+            if sum(map(len, found)) >= WATCHED:
+                break
+    features: NDArray[np.float32] = torch.cat(found)[:WATCHED].numpy()
+    return features
 
 
 def finish(
@@ -86,18 +148,21 @@ def finish(
     compute: Compute,
     split: Split,
     store: Store,
-    method: ReconContrast,
+    method: Method,
     progress: Progress,
 ) -> None:
-    """Write the encoder, the figure of one crop, the summary and the report."""
+    """Write the encoder, its pictures, the summary and the report."""
     step = progress.step
     if settings.checkpoint == "best":
         best = checkpoint.load(run.path(checkpoint.BEST))
         method.load_state_dict(best["model"])
         step = best["step"]
-    save_encoder(run, method.autoencoder.encoder, plan_of(settings, split, store, step))
-    batch = next(iter(validation_loader(fixed_crops(settings, split, store, method))))
-    save_views(run, compute, method, batch)
+    save_encoder(run, method.encoder, plan_of(settings, split, store, step))
+    method.eval()
+    fixed = fixed_crops(settings, split, store, method)
+    save_views(run, compute, method, next(on_device(fixed, compute)))
+    save_embeddings(run, split, embedded(method, fixed, compute))
+    last: dict[str, Any] = next((line for line in reversed(run.metrics()) if "val_effective_rank" in line), {})
     run.write_json(
         "summary.json",
         {
@@ -109,11 +174,16 @@ def finish(
             "seconds": round(progress.seconds, 1),
             "checkpoint": settings.checkpoint,
             "best_step": progress.best_step,
+            "watched": method.VALIDATION,
             method.VALIDATION: progress.best,
+            "chance": method.chance(settings),
+            "feature_spread": last.get("val_feature_spread"),
+            "effective_rank": last.get("val_effective_rank"),
             "spatial_dims": settings.spatial_dims,
             "n_cases": len(split.part("pretraining")),
-            "parameters": sum(p.numel() for p in method.autoencoder.encoder.parameters()),
-            "warnings": split_warnings(split),
+            "parameters": sum(p.numel() for p in method.encoder.parameters()),
+            "ancestry": ancestry_of(settings),
+            "warnings": warnings_of(settings, split),
         },
     )
     write_report(run.folder)
@@ -121,13 +191,17 @@ def finish(
     run.close()
 
 
-def save_views(run: RunFolder, compute: Compute, method: ReconContrast, batch: dict[str, Tensor]) -> None:
-    """Keep one crop with its views and what the method makes of them, for the report."""
-    method.eval()
+def save_views(run: RunFolder, compute: Compute, method: Method, batch: Batch) -> None:
+    """Keep a few crops with their views and what the method makes of them, for the report: views.npz, (b, c, *space)."""
     with torch.inference_mode(), compute.context():
-        restored = method.reconstruct(to_device(batch, compute.device))
-    shown = {name: value[0] for name, value in batch.items() if name.startswith(("image", "view_"))}
-    shown |= {f"reconstruction_{k}": view[0] for k, view in enumerate(restored)}
+        pictures = method.pictures(batch)
     with atomic_path(run.path("views.npz")) as temporary:
-        arrays: dict[str, Any] = {name: value.float().cpu().numpy() for name, value in shown.items()}
+        arrays: dict[str, Any] = {name: value[:SHOWN].float().cpu().numpy() for name, value in pictures.items()}
         np.savez_compressed(temporary, **arrays)
+
+
+def save_embeddings(run: RunFolder, split: Split, features: NDArray[np.float32]) -> None:
+    """Keep the features of validation crops and, only to colour their picture, the classes that the split knows."""
+    classes = [case.label if isinstance(case.label, int) else -1 for case in split.part("validation")][: len(features)]
+    with atomic_path(run.path("embeddings.npz")) as temporary:
+        np.savez_compressed(temporary, features=features, classes=np.array(classes))

@@ -96,7 +96,8 @@ def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 def explain(kind: type[Shared], file: str, item: Any) -> Problem:
     """Put one of pydantic's errors into the project's words."""
     where = [part for part in item["loc"] if not (isinstance(part, str) and "[" in part)]
-    field = ".".join(map(str, where)) or "settings"
+    named = [str(part) for place, part in enumerate(where) if place != 1 or not tagged(kind, where)]
+    field = ".".join(named) or "settings"
     found = shorten(item["input"])
     if item["type"] == "extra_forbidden":
         near = nearest(str(where[-1]), known_keys(kind, where[:-1]))
@@ -110,8 +111,14 @@ def explain(kind: type[Shared], file: str, item: Any) -> Problem:
     if item["type"] == "value_error":  # config.py words them as "FIELD: found FOUND, expected EXPECTED"
         inner, _, rest = str(item["ctx"]["error"]).partition(": found ")
         found, _, expected = rest.partition(", expected ")
-        return Problem(file, ".".join([*map(str, where), inner]), found, expected)
+        return Problem(file, ".".join([*named, inner]), found, expected)
     return Problem(file, field, found, re.sub("^(Input|Value|List|String) should ", "", item["msg"]).removeprefix("be "))
+
+
+def tagged(kind: type[Shared], where: Sequence[Any]) -> bool:
+    """Tell whether pydantic put the name of a table, `method.simclr.temperature`, where the user writes none."""
+    field = kind.model_fields.get(str(where[0])) if len(where) > 1 else None
+    return field is not None and field.discriminator is not None
 
 
 def known_keys(kind: type[Shared], where: Sequence[Any]) -> list[str]:

@@ -26,7 +26,7 @@ from medssl.stopping import Finished
 
 FILES = (
     "config.json", "environment.json", "split.json", "log.txt", "metrics.jsonl", "progress.png", "checkpoint_latest.pt",
-    "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "views.npz", "views.png",
+    "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "views.npz", "embeddings.npz",
     "predictions.csv", "predictions.npz", "summary.json", "report.html", ".lock",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from medssl.class_report import class_answer, class_pictures, class_tables
 from medssl.fairness import flat
 from medssl.figures import (
     CONVENTION,
@@ -14,9 +15,9 @@ from medssl.figures import (
     curve_series,
     curve_title,
     predictions_figure,
-    views_figure,
 )
 from medssl.page import bullets, folded, grid, paragraph, picture, section, settings, table
+from medssl.pretrain_report import embeddings, pretraining_answer, views
 from medssl.problems import InputError, Problem
 from medssl.runs import Run
 from medssl.scores import score_by_case
@@ -39,7 +40,8 @@ def body(run: Run) -> list[str]:
         section("The answer", paragraph(answer(run), "answer"), bullets(warnings(run), "warnings")),
         section("Scores", *_scores(run)),
         section("Curves", curves_grid(run)),
-        section("Views", views(run)),
+        section("Views", views(run, arrays_of(run, "views.npz"))),
+        section("Embeddings", embeddings(run, arrays_of(run, "embeddings.npz"))),
         section("Predictions", predictions(run)),
         section("Settings", settings(flat(run.config))),
         section("Environment", settings(flat(run.environment))),
@@ -72,9 +74,9 @@ def answer(run: Run) -> str:
     if not run.finished:
         return f"The run is not finished ({s.get('status', 'no summary.json')}): there is no result yet."
     if run.kind == "pretrain":
-        found = f"Validation L1 is {s['val_l1']:.4f}, " if s.get("val_l1") is not None else ""
-        best = f"the best at step {s['best_step']}. " if s.get("best_step") is not None else "at the end. "
-        return (found + best if found else "") + "Whether it helps a task only a comparison of fine-tuned runs can say."
+        return pretraining_answer(run)
+    if run.task == "classification":
+        return class_answer(run)
     if s.get("dice") is None:
         return "No case has a score: there is no result."
     low, high = s.get("dice_interval") or (None, None)
@@ -96,6 +98,13 @@ def limits(run: Run) -> list[str]:
     if run.kind == "pretrain":
         return ["The validation loss says how well the pretext task is solved, not how useful the encoder is."]
     policy = run.summary.get("policy")
+    if run.task == "classification":
+        return [
+            "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
+            "A bootstrap knows no error that no judged case shows: an interval at 0 or 1 has no width and claims too much.",
+            "Each image is judged by one crop in its middle.",
+            *([f"Figures: {policy}"] if policy else []),
+        ]
     return [
         "The interval covers the choice of test patients, not the choice of training cases and seeds.",
         "Scores are measured on the prepared grid"
@@ -112,19 +121,11 @@ def curves_grid(run: Run) -> str:
     return grid([picture(curve(lines, n), alt + curve_title(n), dark=curve(lines, n, dark=True)) for n in names])
 
 
-def views(run: Run) -> str:
-    """Give the picture of one crop, its corrupted views and their reconstructions."""
-    arrays = arrays_of(run, "views.npz")
-    if "image" not in arrays:
-        return ""
-    volume = np.asarray(arrays["image"]).ndim == 4
-    caption = "One validation crop, its two corrupted views and what the network restored, on one grey scale."
-    return picture(views_figure(arrays), f"Views of a crop, {run.name}", f"{caption} {CONVENTION if volume else ''}", wide=True)
-
-
 def predictions(run: Run) -> str:
-    """Give the picture of predictions beside labels, from the best case to the worst."""
+    """Give the picture of predictions beside labels, from the best case to the worst; of classes the worst cases."""
     arrays = arrays_of(run, "predictions.npz")
+    if run.task == "classification":
+        return class_pictures(run, arrays)
     if "image_0" not in arrays:
         return ""
     arrays = arrays | _missing_scores(run, arrays)
@@ -163,6 +164,8 @@ def duration(seconds: float) -> str:
 
 def _scores(run: Run) -> list[str]:
     """Scores by class, and the cases with the lowest."""
+    if run.task == "classification":
+        return class_tables(run)
     classes = run.summary.get("classes")
     if not isinstance(classes, Mapping):
         return []

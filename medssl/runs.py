@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medssl.class_scores import Judged, read_predictions
 from medssl.problems import InputError, Problem
 from medssl.scores import Score, read_scores
 
@@ -30,6 +31,11 @@ class Run:
     @property
     def kind(self) -> str:
         return str(self.summary.get("kind") or self.config.get("kind") or "run")
+
+    @property
+    def task(self) -> str:
+        """What a fine-tuning was for."""
+        return str(self.summary.get("task", "segmentation"))
 
     @property
     def finished(self) -> bool:
@@ -71,6 +77,14 @@ class Run:
             return read_scores(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError([Problem(str(path), "scores", str(error), "a line for each case and class")]) from None
+
+    def predictions(self) -> tuple[dict[int, str], list[Judged]]:
+        """Read the predictions.csv of a classification: classes and cases; raises InputError where it can't be read."""
+        path = self.folder / "predictions.csv"
+        try:
+            return read_predictions(path)
+        except (OSError, ValueError) as error:
+            raise InputError([Problem(str(path), "predictions", str(error), "a line for each case")]) from None
 
 
 def is_run(folder: Path) -> bool:

@@ -15,41 +15,43 @@ from matplotlib.lines import Line2D
 from medssl.canvas import PALETTE, literal, new_figure, png
 
 CONVENTION = "Axial slices in the radiological convention: anterior up, the patient's right on the left of the picture."
-ROWS = {
-    "image": "image",
-    "view_0": "view 0",
-    "view_1": "view 1",
-    "reconstruction_0": "reconstruction 0",
-    "reconstruction_1": "reconstruction 1",
-}
 Pixels = npt.NDArray[Any]
 
 
 def views_figure(views: Mapping[str, Pixels], slices: int = 5) -> bytes:
-    """Draw a crop, its two corrupted views and their reconstructions: views.npz, arrays (c, *spatial), channel 0.
+    """Draw crops and what a method made of them: views.npz, arrays (b, c, *space) by name, "image" first; channel 0.
 
-    3D: a row each, columns are axial slices. 2D: one row, a column each. All share the grey scale of the image.
+    3D: the first crop, a row for each array, columns are axial slices. 2D: a row for each crop, a column for each
+    array. All share the grey scale of their image.
     """
-    arrays = {title: np.asarray(views[name], dtype=np.float32)[0] for name, title in ROWS.items() if name in views}
-    whole = arrays["image"]
-    low, high = np.percentile(whole, [0.5, 99.5])
-    depths = [int(depth) for depth in np.linspace(0.12, 0.88, slices) * (whole.shape[-1] - 1)] if whole.ndim == 3 else [0]
-    pictures = [[_slice(array, depth) for depth in depths] for array in arrays.values()]
-    tall = min(1.6, pictures[0][0].shape[0] / pictures[0][0].shape[1])
-    if whole.ndim == 3:
-        figure = new_figure(1.8 * slices + 0.3, (1.8 * tall + 0.06) * len(arrays) + 0.3)
-        axes = figure.subplots(len(arrays), slices, squeeze=False)
-    else:
-        figure = new_figure(2.2 * len(arrays), 2.2 * tall + 0.3)
-        axes = figure.subplots(1, len(arrays), squeeze=False).T
-    for row, title, shown in zip(axes, arrays, pictures, strict=True):
-        for ax, picture in zip(row, shown, strict=True):
-            _grey(ax, picture, low, high)
-        (row[0].set_ylabel if whole.ndim == 3 else row[0].set_title)(title, fontsize=10)
-    for ax, depth in zip(axes[0], depths, strict=True):
-        if whole.ndim == 3:
-            ax.set_title(f"slice {depth}", fontsize=9)
+    arrays = {name.replace("_", " "): np.asarray(array, np.float32)[:, 0] for name, array in views.items()}
+    if arrays["image"].ndim == 4:
+        depths = [int(depth) for depth in np.linspace(0.12, 0.88, slices) * (arrays["image"].shape[-1] - 1)]
+        scale = _scale(arrays["image"][0])
+        tiles = [[(_slice(array[0], depth), scale) for depth in depths] for array in arrays.values()]
+        return _tiles(tiles, list(arrays), [f"slice {depth}" for depth in depths])
+    crops = range(len(arrays["image"]))
+    tiles = [[(array[k], _scale(arrays["image"][k])) for array in arrays.values()] for k in crops]
+    return _tiles(tiles, [""] * len(tiles), list(arrays))
+
+
+def _tiles(tiles: Sequence[Sequence[tuple[Pixels, tuple[float, float]]]], rows: Sequence[str], columns: Sequence[str]) -> bytes:
+    """Draw pictures, each with the two ends of its grey scale, in rows and columns with titles."""
+    tall = min(1.6, tiles[0][0][0].shape[0] / tiles[0][0][0].shape[1])
+    figure = new_figure(1.8 * len(columns) + 0.3, (1.8 * tall + 0.06) * len(rows) + 0.3)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, title, pictures in zip(axes, rows, tiles, strict=True):
+        for ax, (picture, scale) in zip(line, pictures, strict=True):
+            _grey(ax, picture, *scale)
+        line[0].set_ylabel(title, fontsize=10)
+    for ax, title in zip(axes[0], columns, strict=True):
+        ax.set_title(title, fontsize=9)
     return png(figure, dark=True)
+
+
+def _scale(image: Pixels) -> tuple[float, float]:
+    low, high = np.percentile(image, [0.5, 99.5])
+    return float(low), float(high)
 
 
 def predictions_figure(

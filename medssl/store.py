@@ -47,6 +47,8 @@ class Geometry:
     spacing: tuple[float, ...] | None = None
     foreground_above: float | None = None
     orientation: str = "RAS"
+    fit: tuple[int, ...] | None = None  # voxels that the image is resized to fit into, its proportions kept
+    mask: str = "none"  # what is hidden before all else: "brain" all but the brain, "label" the objects of the label
 
     @property
     def key(self) -> str:
@@ -54,7 +56,8 @@ class Geometry:
         return sha256(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
-        return f"{self.spatial_dims}D, spacing={self.spacing}, foreground_above={self.foreground_above}"
+        crop = f"foreground_above={self.foreground_above}, fit={self.fit}, mask={self.mask}"
+        return f"{self.spatial_dims}D, spacing={self.spacing}, {crop}"
 
 
 class Extent(NamedTuple):
@@ -242,8 +245,8 @@ def read_index(shard: Shard, number: int) -> Index:
             if file.attrs.get("medssl_store") != VERSION:
                 raise ValueError("no store of this version")
             index, percentiles = json.loads(file["index"][()].tobytes()), file["percentiles"][()]
-        spacing = index["geometry"]["spacing"]
-        geometry = Geometry(**index["geometry"] | {"spacing": spacing and tuple(spacing)})
+        lists = {name: value and tuple(value) for name, value in index["geometry"].items() if name in ("spacing", "fit")}
+        geometry = Geometry(**index["geometry"] | lists)
         rows = np.cumsum([0, *(case["arrays"]["image"][2][0] for case in index["cases"])])  # a row a channel
         parts = [percentiles[first:last] for first, last in itertools.pairwise(rows)]
         entries = [entry_of(case, number, part) for case, part in zip(index["cases"], parts, strict=True)]

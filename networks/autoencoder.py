@@ -1,24 +1,25 @@
-"""The ViT autoencoder: tokens back to voxels by two transposed convolutions.
+"""Autoencoders: any encoder and a decoder that restores the image from its last feature map alone.
 
-As MONAI's `ViTAutoEnc` (16 = 4x4), for any patch size, also anisotropic, and any image size divisible by it, in 2D and 3D.
+No skip connections: all that the decoder knows came through the encoder, as in Pathak et al., "Context Encoders", 2016
+(https://arxiv.org/abs/1604.07379). For a ViT the decoder is that of MONAI's `ViTAutoEnc`.
 """
 
+from itertools import pairwise
 from math import isqrt
 
+from monai.networks.blocks.dynunet_block import UnetResBlock
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
+from networks.features import Encoder
 from networks.vit import ViT
 
 
-def two_factors(size: int) -> tuple[int, int]:
-    """Split a patch size into the two strides of the decoder, the larger first: 16 -> 4, 4; 8 -> 4, 2; 7 -> 7, 1."""
-    small = next(factor for factor in range(isqrt(size), 0, -1) if size % factor == 0)
-    return size // small, small
-
-
 class ViTAutoEncoder(nn.Module):
-    """An encoder and the decoder that restores the image from its last tokens: (b, c, *image_size) -> the same shape."""
+    """A ViT and two transposed convolutions, tokens back to voxels: (b, c, *space) -> (b, out, *space).
+
+    As MONAI's `ViTAutoEnc` (16 = 4x4), for any patch size, also anisotropic, and any image size divisible by it.
+    """
 
     def __init__(self, encoder: ViT, out_channels: int | None = None, decoder_channels: int = 16) -> None:
         super().__init__()
@@ -33,5 +34,52 @@ class ViTAutoEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, _ = self.encoder(x)
-        reconstruction: Tensor = self.decoder(self.encoder.to_map(tokens))
+        reconstruction: Tensor = self.decoder(self.encoder.to_map(tokens, self.encoder.grid_of(x)))
         return reconstruction
+
+
+class ConvAutoEncoder(nn.Module):
+    """A convolutional encoder and one doubling step for each halving of it: (b, c, *space) -> (b, out, *space).
+
+    A step is a transposed convolution and a residual block; the widths halve down to `decoder_channels` at full
+    resolution. Every axis of the image must be a multiple of the encoder's stride.
+    """
+
+    def __init__(self, encoder: Encoder, out_channels: int | None = None, decoder_channels: int = 16) -> None:
+        super().__init__()
+        self.encoder = encoder
+        dims, steps = encoder.spatial_dims, encoder.stride[0].bit_length() - 1
+        if set(encoder.stride) != {2**steps}:
+            raise ValueError(f"encoder: found strides of {list(encoder.stride)}, expected one power of two")
+        widths = [encoder.width, *(decoder_channels * 2**step for step in reversed(range(steps)))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            # what the residual block adds to is not normalised, so that the level of the grey values comes through
+            layers += [
+                Conv[Conv.CONVTRANS, dims](before, after, kernel_size=2, stride=2),
+                UnetResBlock(dims, after, after, kernel_size=3, stride=1, norm_name="instance"),
+            ]
+        self.decoder = nn.Sequential(*layers, Conv[Conv.CONV, dims](widths[-1], out_channels or encoder.in_channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride = self.encoder.stride
+        if any(size % step for size, step in zip(x.shape[2:], stride, strict=True)):
+            raise ValueError(f"image: found {list(x.shape[2:])} voxels, expected multiples of the stride {list(stride)}")
+        reconstruction: Tensor = self.decoder(self.encoder.features(x).maps[-1])
+        return reconstruction
+
+
+def autoencoder(encoder: Encoder, out_channels: int | None = None, decoder_channels: int = 16) -> nn.Module:
+    """Put the decoder on `encoder` that suits it; the network has it as `.encoder`: (b, c, *space) -> (b, out, *space).
+
+    `out_channels` are by default the encoder's input channels. Raises ValueError where an image does not fit.
+    """
+    if isinstance(encoder, ViT):
+        return ViTAutoEncoder(encoder, out_channels, decoder_channels)
+    return ConvAutoEncoder(encoder, out_channels, decoder_channels)
+
+
+def two_factors(size: int) -> tuple[int, int]:
+    """Split a patch size into the two strides of the decoder, the larger first: 16 -> 4, 4; 8 -> 4, 2; 7 -> 7, 1."""
+    small = next(factor for factor in range(isqrt(size), 0, -1) if size % factor == 0)
+    return size // small, small

@@ -1,30 +1,25 @@
-"""Weights that load or refuse: read a file, fit it to an encoder, report by name what happened.
+"""Weights that load or refuse: fit the tensors of a file to any encoder, report by name what happened.
 
-A file is safetensors, or anything that `torch.load(weights_only=True)` reads; nothing is unpickled. Position
-embeddings are resized to the target's grid, the first convolution is adapted to the target's channels, and a file
-that brings less than the whole encoder is refused.
+The encoder may stand in the file alone or inside a larger network. Position embeddings are resized to the target's
+grid, the first convolution is adapted to the target's channels, and a file that brings less than the whole encoder,
+or more of it than there is, is refused.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import prod
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from networks.features import Encoder
 from networks.vit import ViT, resize_positions
+from networks.weight_files import TransferError, read_plan, read_weights, write_weights
+
+__all__ = ["Report", "TransferError", "adapt_channels", "load_encoder", "read_plan", "read_weights", "write_weights"]
 
 POSITIONS = "patch_embedding.position_embeddings"
-PATCHES = "patch_embedding.patch_embeddings.weight"
-PLAN = "medssl_plan"  # the plan's key in the metadata of a safetensors file
-
-
-class TransferError(ValueError):
-    """Weights that cannot be read or do not fit."""
+UNUSED = ("cross_attn", "num_batches_tracked")  # what no encoder uses, and files of other versions lack or have besides
 
 
 @dataclass(frozen=True)
@@ -47,81 +42,28 @@ class Report:
         return "; ".join(parts)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read the tensors of a file and, where medssl wrote it, the plan that says how to use them.
-
-    Containers (`state_dict`, `model`) and the `module.` prefix of data-parallel training are taken off.
-    Raises TransferError naming what is wrong with the file.
-    """
-    plan = read_plan(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path), plan
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise TransferError(f"found {first_line(error)}, expected readable weights") from error
-    except Exception as error:  # torch.load raises its own unpickling error for anything but tensors
-        raise TransferError("found objects other than tensors, expected weights alone") from error
-    for container in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-    if not isinstance(content, Mapping):
-        raise TransferError(f"found {type(content).__name__}, expected a mapping of names to tensors")
-    tensors = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
-    return tensors, None
-
-
-def read_plan(path: Path) -> dict[str, Any] | None:
-    """Read the plan of a file without its tensors; None where medssl did not write it. Raises TransferError."""
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            plan: dict[str, Any] | None = json.loads((file.metadata() or {}).get(PLAN, "null"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise TransferError(f"found {first_line(error)}, expected readable weights") from error
-    return plan if isinstance(plan, dict) else None
-
-
-def write_weights(path: Path, encoder: ViT, plan: Mapping[str, Any]) -> None:
-    """Write the encoder as safetensors with exactly its own keys and the plan in the metadata."""
-    state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    save_file(state, path, metadata={PLAN: json.dumps(plan)})
-
-
-def load_encoder(encoder: ViT, tensors: Mapping[str, Tensor], plan: Mapping[str, Any] | None = None) -> Report:
+def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], plan: Mapping[str, Any] | None = None) -> Report:
     """Load `tensors` into `encoder` and report it; raises TransferError, with the encoder untouched, when they do not fit.
 
-    The encoder may stand in the file on its own or as a part of a larger network, such as `vit.` in a UNETR. Stale
-    `cross_attn.*` tensors of older MONAI versions are skipped; `norm_cross_attn`, which nothing uses, may be missing.
+    The names may be those of the encoder or of a larger network that has it, such as `vit.` in a UNETR or `backbone.`;
+    the common ImageNet weights are a ResNet with an `fc` besides, which is skipped.
     """
-    prefix = _prefix_of(tensors)
+    prefix = _prefix_of(tensors, encoder)
     source = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     target = encoder.state_dict()
-    if source[PATCHES].shape[2:] != target[PATCHES].shape[2:]:
-        found, expected = list(source[PATCHES].shape[2:]), list(target[PATCHES].shape[2:])
-        raise TransferError(f"found patches of {found}, expected {expected}")
-    fitted, resized, adapted, misfits = dict[str, Tensor](), list[str](), list[str](), list[str]()
-    for name in target.keys() & source.keys():
-        value, wanted = source[name], target[name]
-        if name == POSITIONS and value.shape != wanted.shape and value.shape[-1] == wanted.shape[-1]:
-            value = resize_positions(value, _source_grid(value.shape[1], encoder, plan), encoder.grid)
-            resized.append(name)
-        elif name == PATCHES and value.shape[1] != wanted.shape[1]:
-            value = adapt_channels(value, wanted.shape[1])
-            adapted.append(name)
-        if value.shape != wanted.shape:
-            misfits.append(f"{name} {list(value.shape)} for {list(wanted.shape)}")
-        fitted[name] = value
-    missing = sorted(name for name in target if name not in fitted)
-    needed = [name for name in missing if "norm_cross_attn" not in name]
-    if misfits:
-        raise TransferError(f"found another architecture ({len(misfits)} misfits: {'; '.join(sorted(misfits)[:2])})")
-    if needed:
-        raise TransferError(f"found {len(fitted)} of {len(target)} tensors (missing {', '.join(needed[:3])})")
-    skipped = sorted(name for name in tensors if name.removeprefix(prefix) not in fitted or not name.startswith(prefix))
+    _check_kernels(encoder, source, target)
+    body, folded = _fold_biases(source)
+    fitted, resized, adapted = _fit(body, target, encoder, plan)
+    _check_whole(body, fitted, target)
+    used = {prefix + name for name in [*fitted, *folded]}
     encoder.load_state_dict(target | fitted)
-    return Report(tuple(sorted(fitted)), tuple(resized), tuple(adapted), tuple(skipped), tuple(missing))
+    return Report(
+        loaded=tuple(sorted(fitted)),
+        resized=tuple(resized),
+        adapted=tuple(adapted + list(folded.values())),
+        skipped=tuple(sorted(tensors.keys() - used)),
+        missing=tuple(sorted(target.keys() - fitted.keys())),
+    )
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
@@ -133,24 +75,81 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     return (total / channels).expand(-1, channels, *total.shape[2:]).contiguous()
 
 
-def _prefix_of(tensors: Mapping[str, Tensor]) -> str:
-    """Find where the encoder stands in a file: the one name that ends in the patch embedding's weight."""
-    places = [name.removesuffix(PATCHES) for name in tensors if name.endswith(PATCHES)]
+def _prefix_of(tensors: Mapping[str, Tensor], encoder: Encoder) -> str:
+    """Find where the encoder stands in a file: before the one name that is its landmark."""
+    places = [name.removesuffix(encoder.landmark) for name in tensors if f".{name}".endswith(f".{encoder.landmark}")]
     if len(places) != 1:
-        raise TransferError(f"found {len(places)} vision transformers among {len(tensors)} tensors, expected one")
+        raise TransferError(f"found {len(places)} {encoder.family} among {len(tensors)} tensors, expected one")
+    if places[0] + encoder.first not in tensors:
+        raise TransferError(f"found no {places[0]}{encoder.first}, expected the first convolution")
     return places[0]
 
 
-def _source_grid(tokens: int, encoder: ViT, plan: Mapping[str, Any] | None) -> Sequence[int]:
-    """Tell the patch grid that position embeddings belong to: from the plan, else a cube of as many tokens."""
+def _check_kernels(encoder: Encoder, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Refuse 2D weights for 3D images, another patch size, another stem."""
+    found, expected = (list(tensors[encoder.first].shape[2:]) for tensors in (source, target))
+    if found != expected:
+        what = "patches" if isinstance(encoder, ViT) else "first kernels"
+        raise TransferError(f"found {what} of {found}, expected {expected}")
+
+
+def _check_whole(source: Mapping[str, Tensor], fitted: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Refuse what has other shapes than the encoder, less than all of it, or further layers inside it."""
+    misfits = [
+        f"{name} {list(value.shape)} for {list(target[name].shape)}"
+        for name, value in fitted.items()
+        if value.shape != target[name].shape
+    ]
+    if misfits:
+        raise TransferError(f"found another architecture ({len(misfits)} misfits: {'; '.join(misfits[:2])})")
+    missing = [name for name in sorted(target.keys() - fitted.keys()) if not any(word in name for word in UNUSED)]
+    if missing:
+        raise TransferError(f"found {len(fitted)} of {len(target)} tensors (missing {', '.join(missing[:3])})")
+    parts = {name.split(".")[0] for name in target}
+    further = [name for name in sorted(source.keys() - target.keys()) if name.split(".")[0] in parts]
+    further = [name for name in further if not any(word in name for word in UNUSED)]
+    if further:
+        raise TransferError(f"found another architecture ({len(further)} tensors more: {', '.join(further[:3])})")
+
+
+def _fold_biases(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Move the shortcuts' biases, which MONAI's ResNets have by default, into the running mean of the norm behind.
+
+    Batch norm takes the bias off again: in training with the batch's mean, later with the running mean less the bias.
+    Gives the tensors without these biases, and the name of the mean by that of its bias.
+    """
+    names = {name: name.removesuffix("0.bias") + "1.running_mean" for name in source if name.endswith("downsample.0.bias")}
+    names = {bias: mean for bias, mean in names.items() if mean in source and source[mean].shape == source[bias].shape}
+    means = {mean: source[mean] - source[bias] for bias, mean in names.items()}
+    return {name: means.get(name, value) for name, value in source.items() if name not in names}, names
+
+
+def _fit(
+    source: Mapping[str, Tensor], target: Mapping[str, Tensor], encoder: Encoder, plan: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Take the tensors that the encoder has; name those resized to its grid and those adapted to its channels."""
+    fitted, resized, adapted = {name: source[name] for name in sorted(target.keys() & source.keys())}, [], []
+    for name, value in fitted.items():
+        wanted = target[name]
+        if name == POSITIONS and value.shape != wanted.shape and value.shape[::2] == wanted.shape[::2]:
+            fitted[name] = _fit_positions(value, encoder, plan)
+            resized.append(name)
+        elif name == encoder.first and value.shape[1] != wanted.shape[1]:
+            fitted[name] = adapt_channels(value, wanted.shape[1])
+            adapted.append(name)
+    return fitted, resized, adapted
+
+
+def _fit_positions(positions: Tensor, encoder: Encoder, plan: Mapping[str, Any] | None) -> Tensor:
+    """Resize position embeddings (1, n, e) to the encoder's grid, from the plan's, else from a cube of as many patches."""
+    assert isinstance(encoder, ViT)
+    tokens, axes = positions.shape[1], len(encoder.grid)
     if plan is not None:
-        return [size // patch for size, patch in zip(plan["image_size"], plan["patch_size"], strict=True)]
-    side = round(tokens ** (1 / len(encoder.grid)))
-    if side ** len(encoder.grid) != tokens:
-        raise TransferError(f"found {tokens} position embeddings without a plan, expected those of a cube of patches")
-    return [side] * len(encoder.grid)
-
-
-def first_line(error: Exception) -> str:
-    """Say in a few words what another library complained about."""
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
+        grid: Sequence[int] = [size // patch for size, patch in zip(plan["image_size"], plan["patch_size"], strict=True)]
+        if prod(grid) != tokens:
+            raise TransferError(f"found {tokens} position embeddings, expected {prod(grid)} as the plan says")
+    else:
+        grid = [round(tokens ** (1 / axes))] * axes
+        if prod(grid) != tokens:
+            raise TransferError(f"found {tokens} position embeddings without a plan, expected those of a cube of patches")
+    return resize_positions(positions, grid, encoder.grid)

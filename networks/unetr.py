@@ -65,10 +65,11 @@ class PatchUNETR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, hidden = self.vit(x)
+        grid = self.vit.grid_of(x)
         skips = [self.image_branch(x)]
         for tap, branch in zip(self.taps, self.token_branches, strict=True):
-            skips.append(branch(self.vit.to_map(hidden[tap])))
-        x = self.vit.to_map(tokens)
+            skips.append(branch(self.vit.to_map(hidden[tap], grid)))
+        x = self.vit.to_map(tokens, grid)
         for decoder, skip in zip(reversed(self.decoders), reversed(skips), strict=True):
             x = decoder(x, skip)
         logits: Tensor = self.out(x)

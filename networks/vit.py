@@ -4,29 +4,31 @@ Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021 (https://arxiv.org/abs
 Axis letters: b batch, c channel, d h w space (two of them in 2D), n tokens, e embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from monai.networks.nets import ViT as MonaiViT
 from torch import Tensor
 
+from networks.features import Encoder, Features, normaliser
 
-class Features(NamedTuple):
-    """What every encoder gives: one feature map a block, (b, e, *grid) each, and the pooled vector (b, e)."""
-
-    maps: list[Tensor]
-    pooled: Tensor
+__all__ = ["Features", "ViT", "freeze_unused", "hidden_states", "resize_positions"]
 
 
-class ViT(MonaiViT):  # type: ignore[misc]
+class ViT(MonaiViT, Encoder):  # type: ignore[misc]
     """MONAI's ViT with its grid remembered, fused attention where it is faster, and `features`.
 
     The keys are exactly those of `monai.networks.nets.ViT`. There is no class token: the pooled vector is the mean
-    of the normalised tokens. `norm_cross_attn`, which MONAI keeps but never uses, is frozen, since distributed
-    training stops on parameters without a gradient.
+    of the normalised tokens. Images of another size than `image_size` get interpolated position embeddings.
     """
+
+    family = "vision transformers"
+    landmark = first = "patch_embedding.patch_embeddings.weight"
+    patch_embedding: Any  # these three are MONAI's, which has no types
+    blocks: Any
+    norm: Any
 
     def __init__(
         self,
@@ -37,6 +39,8 @@ class ViT(MonaiViT):  # type: ignore[misc]
         mlp_size: int = 3072,
         layers: int = 12,
         heads: int = 12,
+        *,
+        normalise: str = "none",
     ) -> None:
         """Build an encoder for images of `image_size` voxels; every axis must be a multiple of its patch."""
         if len(image_size) != len(patch_size) or any(i % p for i, p in zip(image_size, patch_size, strict=True)):
@@ -52,35 +56,73 @@ class ViT(MonaiViT):  # type: ignore[misc]
             spatial_dims=len(image_size),
         )
         self.in_channels = in_channels
+        self.spatial_dims = len(image_size)
         self.image_size = tuple(image_size)
-        self.patch_size = tuple(patch_size)
-        self.hidden_size = hidden_size
+        self.patch_size = self.stride = tuple(patch_size)
+        self.hidden_size = self.width = hidden_size
         self.grid = tuple(i // p for i, p in zip(image_size, patch_size, strict=True))
-        for block in self.blocks:
-            block.norm_cross_attn.requires_grad_(False)
+        self.normalise = normaliser(normalise, in_channels, self.spatial_dims)
+        freeze_unused(self.blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Encode images (b, c, *image_size) into normalised tokens (b, n, e) and the hidden tokens of every block.
-
-        Attention is fused on a GPU only: on a CPU it took 1.5 to 1.8 times as long, forward and backward. (There is no
-        dropout, so that MONAI's dropout of fused attention in eval mode has nothing to drop.)
-        """
-        for block in self.blocks:
-            block.attn.use_flash_attention = x.is_cuda
-        tokens, hidden = super().forward(x)
-        return tokens, hidden
+        """Encode images (b, c, *space) into normalised tokens (b, n, e) and the hidden tokens of every block."""
+        return self.encode(self.embed(x))
 
     def features(self, x: Tensor) -> Features:
-        """Encode images (b, c, *image_size) into the feature maps of all blocks and the pooled vector."""
+        """Encode images (b, c, *space) into the feature maps of all blocks and the pooled vector."""
         tokens, hidden = self(x)
-        return Features([self.to_map(h) for h in hidden], tokens.mean(1))
+        grid = self.grid_of(x)
+        return Features([self.to_map(h, grid) for h in hidden], tokens.mean(1))
 
-    def to_map(self, tokens: Tensor) -> Tensor:
-        """Lay tokens (b, n, e) out on the patch grid: (b, e, *grid)."""
-        if tokens.shape[1] != prod(self.grid):
-            raise ValueError(f"tokens: found {tokens.shape[1]}, expected {prod(self.grid)} for the grid {self.grid}")
-        laid_out: Tensor = tokens.transpose(1, 2).unflatten(2, self.grid)
+    def embed(self, x: Tensor) -> Tensor:
+        """Cut images (b, c, *space) into tokens (b, n, e) with their positions added; space in multiples of the patch."""
+        grid, positions = self.grid_of(x), self.patch_embedding.position_embeddings
+        if grid != self.grid:
+            positions = resize_positions(positions, self.grid, grid)
+        patches: Tensor = self.patch_embedding.patch_embeddings(self.normalise(x))
+        tokens: Tensor = patches.flatten(2).transpose(1, 2) + positions
+        return tokens
+
+    def encode(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pass embedded tokens (b, n, e), all of an image's or some, through the blocks: the last ones normalised, and all."""
+        hidden = hidden_states(self.blocks, tokens)
+        last: Tensor = self.norm(hidden[-1])
+        return last, hidden
+
+    def grid_of(self, x: Tensor) -> tuple[int, ...]:
+        """The patch grid of images (b, c, *space); raises ValueError where space is no multiple of the patch."""
+        space = tuple(x.shape[2:])
+        if len(space) != self.spatial_dims or any(i % p for i, p in zip(space, self.patch_size, strict=True)):
+            raise ValueError(f"image: found {list(space)} voxels, expected multiples of patch_size {list(self.patch_size)}")
+        return tuple(i // p for i, p in zip(space, self.patch_size, strict=True))
+
+    def to_map(self, tokens: Tensor, grid: Sequence[int] | None = None) -> Tensor:
+        """Lay tokens (b, n, e) out on a patch grid, by default that of `image_size`: (b, e, *grid)."""
+        grid = tuple(grid or self.grid)
+        if tokens.shape[1] != prod(grid):
+            raise ValueError(f"tokens: found {tokens.shape[1]}, expected {prod(grid)} for the grid {grid}")
+        laid_out: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
         return laid_out
+
+
+def hidden_states(blocks: Iterable[Any], tokens: Tensor) -> list[Tensor]:
+    """Pass tokens (b, n, e) through transformer blocks and keep what each gives.
+
+    Attention is fused on a GPU only: on a CPU it took 1.5 to 1.8 times as long, forward and backward. (There is no
+    dropout, so that MONAI's dropout of fused attention in eval mode has nothing to drop.)
+    """
+    hidden = []
+    for block in blocks:
+        block.attn.use_flash_attention = tokens.is_cuda
+        tokens = block(tokens)
+        hidden.append(tokens)
+    return hidden
+
+
+def freeze_unused(blocks: Iterable[Any]) -> None:
+    """Freeze what MONAI's blocks keep but never use: distributed training stops on parameters without a gradient."""
+    for block in blocks:
+        block.norm_cross_attn.requires_grad_(False)
 
 
 def resize_positions(positions: Tensor, old_grid: Sequence[int], new_grid: Sequence[int]) -> Tensor:

@@ -13,7 +13,18 @@ MAY_IMPORT = {
     "json_splits": {"medssl"},
 }
 SPLITTING = ["divide.py", "patients.py", "compose.py", "split_command.py"]
-TORCH_FREE = ["problems.py", "splits.py", "config.py", "recipes.py", "cli.py", "stopping.py", "methods/__init__.py", *SPLITTING]
+CONFIG = [f"config/{path.name}" for path in sorted((ROOT / "medssl/config").glob("*.py"))]
+TORCH_FREE = [
+    "problems.py",
+    "splits.py",
+    "recipes.py",
+    "cli.py",
+    "stopping.py",
+    "methods/__init__.py",
+    "tasks/__init__.py",
+    *CONFIG,
+    *SPLITTING,
+]
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -3,11 +3,17 @@
 They know monai, torch, numpy and einops, nothing of medssl, and can be lifted into any MONAI project. In the order in
 which data meets them:
 
-prepare   files to volumes: orientation, spacing, crop to the foreground, intensity to 0..1 (CT window, MR percentiles)
-crop      volumes to crops: random crops around foreground, padding
-augment   random changes of a labelled crop for fine-tuning
-corrupt   in-painting, out-painting and pixel shuffling
-views     corrupted copies of a crop with draws of their own
-memory    memory of views that are gone, used again
-seeding   random states that cost microseconds to seed again
+prepare       files to volumes: orientation, spacing, crop to the foreground, intensity to 0..1 (CT window, MR percentiles)
+fit           images of several sizes resized to fit into one
+extract       the brain in an MR image of the head, by threshold and erosion
+crop          volumes to crops: random crops around foreground, padding
+augment       random changes of a labelled crop for fine-tuning
+corrupt       in-painting, out-painting and pixel shuffling
+resized_crop  a random part at the size of a view, perhaps mirrored
+jitter        random changes of intensity and colour
+views         copies of a crop, each with draws of its own: those of reconstruction with contrast
+joint_views   those of the joint-embedding methods: resized crops with jitter, large and local
+masked        an image under boxes of random size, and where they are
+memory        memory of views that are gone, used again
+seeding       random states that cost microseconds to seed again
 """

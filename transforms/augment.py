@@ -1,4 +1,4 @@
-"""Random changes of a labelled crop, for fine-tuning a segmentation.
+"""Random changes of a labelled crop, for fine-tuning: of image and label map, or of the image alone.
 
 The defaults are those of MONAI's UNETR fine-tuning on BTCV: flips along each axis with probability 0.1, quarter turns
 with 0.1, intensity shifts up to 0.1 with 0.5. The rest is off by default.
@@ -52,8 +52,8 @@ class RandQuarterTurnd(Seeded, RandomizableTransform, MapTransform):  # type: ig
         return out
 
 
-class SegmentationAugment(Chain):
-    """A chain whose image and label come out as what they went in: of the same type, plain tensors as plain tensors."""
+class Augment(Chain):
+    """A chain whose items at `keys` come out as what they went in: of the same type, plain tensors as plain tensors."""
 
     def __init__(self, transforms: Sequence[Any], keys: Sequence[Hashable]) -> None:
         super().__init__(transforms)
@@ -66,10 +66,29 @@ class SegmentationAugment(Chain):
 
 
 def augment_segmentation(
-    spatial_dims: int = 3,
-    *,
-    image_key: str = "image",
-    label_key: str = "label",
+    spatial_dims: int = 3, *, image_key: str = "image", label_key: str = "label", **changes: Any
+) -> Augment:
+    """Change image and label (c, *spatial) alike in space, and the intensity of the image, as `augment_image` does.
+
+    The label is resampled by nearest neighbour.
+    """
+    return _augment(spatial_dims, (image_key, label_key), **changes)
+
+
+def augment_image(spatial_dims: int = 3, *, image_key: str = "image", **changes: Any) -> Augment:
+    """Change an image (c, *spatial), whose intensities lie in 0..1, in space and in intensity.
+
+    `changes` are those of `augment_segmentation` too: flip_prob, rotate90_prob, shift_prob, shift, affine_prob,
+    rotate, scale, noise_prob, noise_std, contrast_prob, gamma. ``rotate`` is the largest angle in radians, ``scale``
+    the largest relative change of size (both about every axis, in voxels); what comes in from outside is 0. ``shift``
+    is the largest offset, ``noise_std`` the largest deviation of Gaussian noise, ``gamma`` the range of the exponent.
+    """
+    return _augment(spatial_dims, (image_key,), **changes)
+
+
+def _augment(
+    spatial_dims: int,
+    keys: Sequence[Hashable],
     flip_prob: float = 0.1,
     rotate90_prob: float = 0.1,
     shift_prob: float = 0.5,
@@ -81,31 +100,26 @@ def augment_segmentation(
     noise_std: float = 0.05,
     contrast_prob: float = 0.0,
     gamma: tuple[float, float] = (0.7, 1.5),
-) -> SegmentationAugment:
-    """Change image and label (c, *spatial) alike in space, and the intensity of the image, which lies in 0..1.
-
-    ``rotate`` is the largest angle in radians, ``scale`` the largest relative change of size (both about every axis, in
-    voxels); what comes in from outside is 0. ``shift`` is the largest offset, ``noise_std`` the largest deviation of
-    Gaussian noise, ``gamma`` the range of the exponent. The label is resampled by nearest neighbour.
-    """
-    keys = (image_key, label_key)
+) -> Augment:
+    """The image is the first of the keys; a label may follow."""
+    image = keys[0]
     affine = RandAffined(
         keys,
         prob=affine_prob,
         rotate_range=[rotate] * (3 if spatial_dims == 3 else 1),
         scale_range=[scale] * spatial_dims,
-        mode=("bilinear", "nearest"),
+        mode=("bilinear", "nearest")[: len(keys)],
         padding_mode="zeros",
     )
     steps = [
         *(RandFlipd(keys, flip_prob, axis) for axis in range(spatial_dims)),
         RandQuarterTurnd(keys, rotate90_prob),
         *([affine] if affine_prob else []),
-        *([RandAdjustContrastd(image_key, contrast_prob, gamma)] if contrast_prob else []),
-        *([RandGaussianNoised(image_key, noise_prob, std=noise_std)] if noise_prob else []),
-        RandShiftIntensityd(image_key, shift, prob=shift_prob),
+        *([RandAdjustContrastd(image, contrast_prob, gamma)] if contrast_prob else []),
+        *([RandGaussianNoised(image, noise_prob, std=noise_std)] if noise_prob else []),
+        RandShiftIntensityd(image, shift, prob=shift_prob),
     ]
-    return SegmentationAugment(steps, keys)
+    return Augment(steps, keys)
 
 
 def _as_before(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ Each transform draws boxes and one seed; a plain function then applies them to a
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from transforms.seeding import Seeded
 
 Boxes = NDArray[np.int64]  # (box, 2, axis): for each box its first corner and the corner one past its last voxel
 Limits = tuple[float, float]
+Number = TypeVar("Number", int, float)
 Size = int | Sequence[int]  # voxels, one number or one for each spatial axis
 
 
@@ -53,7 +54,7 @@ class BoxLaw:
 
         Raises ValueError if the sizes are neither one number nor one for each axis.
         """
-        low, high = list(_per_axis(self.min_size, len(shape))), _per_axis(self.max_size, len(shape))
+        low, high = list(per_axis(self.min_size, len(shape), "min_size")), per_axis(self.max_size, len(shape), "max_size")
         boxes = []
         for draws in rng.random_sample((self.holes, len(shape), 2)).tolist():  # plain numbers: so few are slow in NumPy
             start, stop = [], []
@@ -66,6 +67,14 @@ class BoxLaw:
                 stop.append(start[-1] + side)
             boxes.append((start, stop))
         return np.array(boxes, dtype=np.int64)
+
+
+def per_axis(value: Number | Sequence[Number], axes: int, name: str) -> Sequence[Number]:
+    """``value`` for each of ``axes``; raises ValueError with ``name`` for another number of values."""
+    values = value if isinstance(value, Sequence) else [value] * axes
+    if len(values) != axes:
+        raise ValueError(f"{name}: expected one number or {axes}, one for each spatial axis, found {value}")
+    return values
 
 
 def draw_seed(rng: np.random.RandomState) -> int:
@@ -246,13 +255,6 @@ class RandPixelShuffled(_RandBoxes):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, prob, BoxLaw(holes, min_size, max_size, growing), allow_missing_keys)
-
-
-def _per_axis(size: Size, axes: int) -> Sequence[int]:
-    sizes = size if isinstance(size, Sequence) else [size] * axes
-    if len(sizes) != axes:
-        raise ValueError(f"size: expected one number or {axes}, one for each spatial axis, found {size}")
-    return sizes
 
 
 def _regions(boxes: Boxes) -> list[tuple[slice, ...]]:

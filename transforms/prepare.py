@@ -24,6 +24,8 @@ from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transforms.fit import FitInsided
+
 LABEL = "label"  # the key that is interpolated by nearest neighbour and whose values are left alone
 Limit = float | Sequence[float] | Tensor  # one for the image or one for each channel
 
@@ -35,13 +37,14 @@ def prepare_geometry(
     foreground_above: float | None = None,
     spatial_dims: int = 3,
     *,
+    fit: Sequence[int] | None = None,
     label_key: Hashable = LABEL,
 ) -> Compose:
-    """Bring items to one orientation (3D only) and spacing (mm), then crop them to what lies above a value.
+    """Bring items to one orientation (3D only) and spacing (mm), crop them to what lies above a value, resize them.
 
     Items are ``MetaTensor`` (c, *spatial). ``label_key`` is resampled by nearest neighbour, all others bilinearly.
     The box is that of the voxels of the first key above ``foreground_above`` in any channel; an image without any
-    keeps its size. None leaves a step out.
+    keeps its size. ``fit`` is the size in voxels that they are resized to fit into. None leaves a step out.
     """
     names = ensure_tuple(keys)
     steps: list[MapTransform] = []
@@ -53,6 +56,8 @@ def prepare_geometry(
     if foreground_above is not None:
         inside = partial(_foreground, above=foreground_above)
         steps.append(CropForegroundd(names, source_key=names[0], select_fn=inside, allow_smaller=True))
+    if fit is not None:
+        steps.append(FitInsided(names, fit, label_key))
     return Compose(steps)
 
 

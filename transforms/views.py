@@ -31,7 +31,7 @@ from transforms.memory import Recycled
 from transforms.seeding import Seeded, random_state
 
 
-class _Views(Seeded, Transform):  # type: ignore[misc]
+class Views(Seeded, Transform):  # type: ignore[misc]
     """Adds ``view_0``, ``view_1``, ... to the dictionary: copies of ``key``, each corrupted by its own draws.
 
     View k depends on the seed and k alone, not on the number of views or what earlier ones drew. ``key`` itself stays as
@@ -52,14 +52,14 @@ class _Views(Seeded, Transform):  # type: ignore[misc]
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         self.randomize()
         crop = torch.as_tensor(data[self.key])
-        return dict(data) | {self.key: crop} | {f"view_{k}": view for k, view in enumerate(self.corrupted(crop))}
+        return dict(data) | {self.key: crop} | {f"view_{k}": view for k, view in enumerate(self.make(crop))}
 
-    def corrupted(self, crop: Tensor) -> list[Tensor]:
+    def make(self, crop: Tensor) -> list[Tensor]:
         """Make the views from the seeds drawn."""
         raise NotImplementedError
 
 
-class Viewsd(_Views):
+class Viewsd(Views):
     """Add ``view_0``, ``view_1``, ...: copies of ``key``, each corrupted by its own draws; ``key`` stays as it is.
 
     ``corrupt`` is any dictionary transform, or composition, that acts on ``key``. It is given a copy of that item alone,
@@ -70,7 +70,7 @@ class Viewsd(_Views):
         self.corrupt = corrupt
         super().__init__(key, views)
 
-    def corrupted(self, crop: Tensor) -> list[Tensor]:
+    def make(self, crop: Tensor) -> list[Tensor]:
         return [self.view(crop, seed) for seed in self.seeds]
 
     def view(self, crop: Tensor, seed: int) -> Tensor:
@@ -95,7 +95,7 @@ class Corruption(NamedTuple):
         return view if self.shuffled is None else shuffle_boxes(view, self.shuffled, self.seed + 1, out=view)
 
 
-class ReconContrastViewsd(_Views):
+class ReconContrastViewsd(Views):
     """The views of reconstruction with contrast; made by ``recon_contrast_views``.
 
     A choice between ``in_paint`` and ``out_paint``, then ``shuffle_boxes``, in one piece: the range of the noise is looked
@@ -116,7 +116,7 @@ class ReconContrastViewsd(_Views):
         boxes = law.draw(rng, shape)
         return Corruption(paint, boxes, self.shuffle[1].draw(rng, shape) if shuffles else None, draw_seed(rng))
 
-    def corrupted(self, crop: Tensor) -> list[Tensor]:
+    def make(self, crop: Tensor) -> list[Tensor]:
         x = plain(crop)
         limits = limits_of(x)
         corruptions = [self.draw(random_state(seed), x.shape[1:]) for seed in self.seeds]

@@ -9,31 +9,40 @@ from typing import Any
 
 import torch
 from monai.transforms import Transform
-from torch import Tensor, nn
+from torch import Tensor
 
 from medssl.config import Pretrain, ReconContrastSettings
 from medssl.losses import l1, nt_xent, nt_xent_chance, regularized_contrastive
-from networks.autoencoder import ViTAutoEncoder
-from networks.vit import ViT
+from medssl.methods.method import Method
+from medssl.ranks import gathered
+from networks.autoencoder import autoencoder
+from networks.features import Encoder
 from transforms.views import recon_contrast_views
 
 VIEWS = ("view_0", "view_1")
 
 
-class ReconContrast(nn.Module):
+class ReconContrast(Method):
     """Restores two corrupted views of every crop; the first against the crop, both against each other."""
 
     VALIDATION = "val_l1"
 
-    def __init__(self, encoder: ViT, settings: Pretrain) -> None:
+    def __init__(self, encoder: Encoder, settings: Pretrain) -> None:
         super().__init__()
+        assert isinstance(settings.method, ReconContrastSettings)
         self.settings = settings.method
-        self.autoencoder = ViTAutoEncoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
+        self.autoencoder = autoencoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
+
+    @property
+    def encoder(self) -> Encoder:  # type: ignore[override]
+        """The network that is kept."""
+        encoder: Encoder = self.autoencoder.encoder  # type: ignore[assignment]
+        return encoder
 
     @staticmethod
-    def views(settings: ReconContrastSettings) -> Transform:
+    def views(settings: Pretrain) -> Transform:
         """The transform that adds both views to a crop."""
-        return recon_contrast_views(**settings.model_dump(exclude={"name", "temperature", "contrast", "restored_views"}))
+        return recon_contrast_views(**settings.method.model_dump(exclude={"name", "temperature", "contrast", "restored_views"}))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Loss and parts of a batch with "image" and both views, each (b, c, *crop_size)."""
@@ -41,7 +50,7 @@ class ReconContrast(nn.Module):
         reconstruction = l1(first, batch["image"])
         if self.settings.restored_views == 2:
             reconstruction = (reconstruction + l1(second, batch["image"])) / 2
-        contrast = nt_xent(first, second, self.settings.temperature)
+        contrast = nt_xent(gathered(first), gathered(second), self.settings.temperature)
         loss = regularized_contrastive(reconstruction, self.settings.contrast * contrast)
         return {"loss": loss, "l1": reconstruction, "nt_xent": contrast}
 
@@ -54,7 +63,13 @@ class ReconContrast(nn.Module):
         restored: Tensor = self.autoencoder(torch.cat([batch[name] for name in VIEWS]))
         return list(restored.chunk(2))
 
+    def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The crop, its views and their restorations."""
+        views = {f"view {k}": batch[name] for k, name in enumerate(VIEWS)}
+        restored = {f"reconstruction {k}": view for k, view in enumerate(self.reconstruct(batch))}
+        return {"image": batch["image"]} | views | restored
+
     @staticmethod
-    def chance(batch_size: int) -> dict[str, float]:
+    def chance(settings: Pretrain) -> dict[str, float]:
         """The contrastive loss of a network that cannot tell the pairs apart."""
-        return {"nt_xent": nt_xent_chance(batch_size)}
+        return {"nt_xent": nt_xent_chance(settings.batch_size)}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medssl.class_scores import Judged, predictions_csv, summarise_classes
 from medssl.scores import Score, scores_csv, summarise
 
 LABELS = {0: "background", 1: "anterior", 2: "posterior"}
@@ -43,6 +44,24 @@ def finetune_run(
     return folder
 
 
+def classification_run(
+    folder: Path, cases: Mapping[str, tuple[int, Sequence[float]]], *, encoder: str = "none", seed: int = 0
+) -> Path:
+    """Write a finished classification of three classes; `cases` gives the truth and the probabilities of each case."""
+    rows = [Judged(case, case.split("_")[0], truth, tuple(p)) for case, (truth, p) in cases.items()]
+    names = {0: "disc", 1: "ring", 2: "pair"}
+    shared = {"network": "vit_small", "encoder": encoder, "seed": seed, "draw": seed, "labelled": 6, "steps": 100, "lr": 1e-3}
+    folder.mkdir(parents=True)
+    write(folder / "config.json", shared | {"kind": "finetune", "network": {"name": "vit_small"}})
+    state = {"kind": "finetune", "status": "finished", "task": "classification", "seconds": 60.0, "part": "test"}
+    write(folder / "summary.json", shared | state | summarise_classes(rows, names, draws=50) | {"warnings": []})
+    write(folder / "split.json", {"task": "classification", "labels": {str(k): v for k, v in names.items()}})
+    write(folder / "environment.json", {"python": "3.11"})
+    (folder / "predictions.csv").write_bytes(predictions_csv(rows, names))
+    metrics(folder, {"val_log_loss": [1.1, 0.9, 0.8, 0.7, 0.5], "val_accuracy": [0.3, 0.6, 0.7, 0.7, 0.7]})
+    return folder
+
+
 def pretrain_run(folder: Path, shape: Sequence[int] = (16, 20, 12)) -> Path:
     """Write a finished pre-training run with the views of one crop."""
     folder.mkdir(parents=True)
@@ -51,7 +70,7 @@ def pretrain_run(folder: Path, shape: Sequence[int] = (16, 20, 12)) -> Path:
     write(folder / "summary.json", shared | {"status": "finished", "seconds": 90.0, "val_l1": 0.05, "n_cases": 200})
     random = np.random.default_rng(0)
     names = ("image", "view_0", "view_1", "reconstruction_0", "reconstruction_1")
-    np.savez(folder / "views.npz", **{name: random.random((1, *shape), dtype=np.float32) for name in names})
+    np.savez(folder / "views.npz", **{name: random.random((2, 1, *shape), dtype=np.float32) for name in names})
     metrics(folder, {"val_l1": [0.3, 0.2, 0.1, 0.06, 0.05]})
     return folder
 

@@ -70,9 +70,9 @@ def test_arms_by_hand(tmp_path: Path) -> None:
     comparison = compare_runs([tmp_path])
     random, pre = comparison.arms
     assert (random.name, pre.name) == ("vit_small, random", "vit_small, pre-trained")
-    assert random.by_seed == pytest.approx([0.5, 0.6])
-    assert (random.dice, random.sd, random.n) == (pytest.approx(0.55), pytest.approx(0.1 / 2**0.5), 3)
-    assert (random.hd95, pre.hd95, random.seconds) == (2.0, 1.0, 60.0)
+    assert random.figures["dice"].by_seed == pytest.approx([0.5, 0.6])
+    assert (random.mean("dice"), random.figures["dice"].sd, random.n) == (pytest.approx(0.55), pytest.approx(0.1 / 2**0.5), 3)
+    assert (random.mean("hd95"), pre.mean("hd95"), random.seconds) == (2.0, 1.0, 60.0)
     posterior = pre.classes["posterior"]
     assert (posterior["dice"], posterior["sd"], posterior["n"]) == (pytest.approx(0.7), pytest.approx(0.1 / 2**0.5), 2)
     [difference] = comparison.differences

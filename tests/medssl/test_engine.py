@@ -15,8 +15,8 @@ import torch
 
 from medssl import checkpoint
 from medssl.config import Finetune, Pretrain
-from medssl.engine import parameter_groups, rate_at
 from medssl.finetune import finetune
+from medssl.optimisers import parameter_groups, rate_at
 from medssl.pretrain import pretrain
 from medssl.problems import InputError, RunError
 from medssl.run_folder import RunFolder

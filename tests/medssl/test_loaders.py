@@ -13,7 +13,17 @@ import torch
 
 from medssl.config import Finetune, Pretrain
 from medssl.data import load_data
-from medssl.loaders import VALIDATION, Crops, Steps, epoch_order, item_hash, training_loader, validation_loader
+from medssl.loaders import (
+    VALIDATION,
+    Crops,
+    Steps,
+    epoch_order,
+    item_hash,
+    joined,
+    side_by_side,
+    training_loader,
+    validation_loader,
+)
 from medssl.methods.recon_contrast import ReconContrast
 from medssl.problems import InputError
 from medssl.splits import Case
@@ -26,7 +36,7 @@ def crops_of(settings: Pretrain, purpose: int = 0) -> Crops:
     parts = ["pretraining", "validation"]
     split, store = load_data(settings, parts, labels=False)
     part = "validation" if purpose == VALIDATION else "pretraining"
-    return Crops(store, split.part(part), settings, ReconContrast.views(settings.method), purpose)
+    return Crops(store, split.part(part), settings, ReconContrast.views(settings), purpose)
 
 
 def test_same_batches_for_any_number_of_workers(pretraining: Make) -> None:
@@ -40,6 +50,25 @@ def test_a_loader_that_starts_later_goes_on_with_the_same_batches(pretraining: M
     whole, rest = (list(training_loader(crops, start)) for start in (0, 4))
     for a, b in zip(whole[4:], rest, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in ("image", "view_0", "view_1"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop_size": [96, 32, 32]}], ids=["read into the batch", "padded"])
+def test_a_batch_is_its_items_and_no_later_batch_touches_it(pretraining: Make, changes: dict[str, Any]) -> None:
+    crops = crops_of(pretraining(**changes))
+    crops.transform = None
+    for step, batch in enumerate(list(training_loader(crops, 0))):
+        items = [crops[4 * step + k] for k in range(4)]
+        assert batch["data_hash"] == [item["data_hash"] for item in items]
+        assert torch.equal(batch["image"], torch.stack([item["image"] for item in items]))
+
+
+def test_only_crops_side_by_side_are_a_batch_without_a_copy() -> None:
+    batch = torch.rand(3, 1, 4, 4)
+    assert side_by_side(list(batch))
+    assert torch.equal(joined(list(batch)), batch)
+    assert joined(list(batch)).data_ptr() == batch.data_ptr()
+    others = [[batch[1], batch[0]], [batch[0], batch[2]], [batch[0], batch[1].clone()], [batch[0].mT, batch[1].mT]]
+    assert not any(side_by_side(tensors) for tensors in others)
 
 
 def test_ranks_share_a_step_between_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fabricated_runs import finetune_run, pretrain_run, write
 from PIL import Image
 
-from medssl.figures import curve_series, curves, dice_by_class, predictions_figure, views_figure
+from medssl.figures import bars_by_arm, curve_series, curves, predictions_figure, views_figure
 from medssl.problems import InputError
 from medssl.report import write_report
 from medssl.runs import read_run
@@ -145,11 +145,11 @@ def test_figures_are_drawn_for_2d_3d_and_nothing() -> None:
     random = np.random.default_rng(0)
     for shape in ((2, 16, 20, 12), (1, 24, 32)):
         arrays = {name: random.random(shape) for name in ("image", "view_0", "view_1", "reconstruction_0")}
-        assert min(size(views_figure(arrays))) > 100
+        assert min(size(views_figure({name: array[None] for name, array in arrays.items()}))) > 100
         label = np.zeros(shape[1:], int)
         shown = {"image_0": arrays["image"], "label_0": label, "prediction_0": label, "name_0": "none"}
         assert min(size(predictions_figure(shown, {}, spacing=(1.0,) * len(label.shape)))) > 100
-    assert min(size(dice_by_class(["_a", "$b^$"], {"$": [0.5, None]}, {"$": [None, None]}, dark=True))) > 100
+    assert min(size(bars_by_arm(["_a", "$b^$"], {"$": [0.5, None]}, {"$": [None, None]}, "Dice", 1.0, dark=True))) > 100
     assert size(curves([]))[0] > 0
 
 

@@ -6,9 +6,8 @@ from monai.networks.nets import UNETR, ViTAutoEnc
 from monai.networks.nets import ViT as MonaiViT
 
 from networks.autoencoder import ViTAutoEncoder, two_factors
-from networks.heads import Classifier
 from networks.unetr import PatchUNETR, unetr
-from networks.vit import ViT
+from networks.vit import ViT, resize_positions
 
 SIZES = {"hidden_size": 24, "mlp_size": 48, "heads": 3}
 
@@ -96,7 +95,42 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         unetr(ViT(1, (12, 12), (6, 6), layers=2, **SIZES), 2)
 
 
-def test_classifier_uses_the_pooled_vector() -> None:
-    network = Classifier(ViT(1, (16, 16), (8, 8), layers=2, **SIZES), 4)
-    x = torch.randn(3, 1, 16, 16)
-    torch.testing.assert_close(network(x), network.head(network.encoder.features(x).pooled))
+@pytest.mark.parametrize(("image", "patch"), [((16, 24), (8, 4)), ((16, 16, 8), (8, 8, 4))])
+def test_at_its_own_size_the_vit_is_monais_to_the_last_bit(image: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    ours = ViT(2, image, patch, layers=3, **SIZES).eval()
+    theirs = MonaiViT(2, image, patch, hidden_size=24, mlp_dim=48, num_layers=3, num_heads=3, spatial_dims=len(image)).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 2, *image)
+    assert torch.equal(ours(x)[0], theirs(x)[0])
+    assert all(torch.equal(a, b) for a, b in zip(ours(x)[1], theirs(x)[1], strict=True))
+
+
+@pytest.mark.parametrize(("image", "other"), [((16, 24), (32, 8)), ((16, 16, 8), (8, 24, 8))])
+def test_images_of_another_size_get_interpolated_positions(image: tuple[int, ...], other: tuple[int, ...]) -> None:
+    """As a network built for that size, given the resized position embeddings."""
+    dims = len(image)
+    ours, twin = (ViT(1, size, (8,) * dims, layers=2, **SIZES) for size in (image, other))
+    state = ours.state_dict()
+    state["patch_embedding.position_embeddings"] = resize_positions(
+        ours.patch_embedding.position_embeddings, ours.grid, twin.grid
+    )
+    twin.load_state_dict(state)
+    x = torch.randn(2, 1, *other)
+    features, expected = ours.features(x), twin.features(x)
+    assert torch.equal(features.pooled, expected.pooled)
+    assert all(torch.equal(a, b) for a, b in zip(features.maps, expected.maps, strict=True))
+    with pytest.raises(ValueError, match=r"image: found .* voxels, expected multiples of patch_size"):
+        ours.features(torch.randn(1, 1, *(size + 1 for size in other)))
+
+
+def test_positions_learn_from_small_crops_too() -> None:
+    encoder = ViT(1, (16, 24), (8, 8), layers=2, **SIZES)
+    encoder.features(torch.randn(1, 1, 8, 8)).pooled.square().sum().backward()
+    assert encoder.patch_embedding.position_embeddings.grad.abs().sum() > 0
+
+
+def test_the_decoders_take_images_of_another_size() -> None:
+    encoder = ViT(1, (16, 24), (8, 8), layers=3, **SIZES)
+    x = torch.randn(1, 1, 32, 16)
+    assert ViTAutoEncoder(encoder)(x).shape == x.shape
+    assert unetr(encoder, 3, 4)(x).shape == (1, 3, 32, 16)

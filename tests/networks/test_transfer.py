@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.networks.nets import ViT as MonaiViT
 from monai.networks.nets import ViTAutoEnc
 
 from networks.heads import Classifier
@@ -105,6 +106,12 @@ def test_channels_are_adapted_by_their_sum() -> None:
     torch.testing.assert_close(three(x.expand(-1, 3, -1, -1, -1))[0], one(x)[0], atol=1e-5, rtol=1e-5)
 
 
+def with_qkv_bias() -> dict[str, torch.Tensor]:
+    """MONAI's ViT with biases that the encoder has not: without them it would answer otherwise."""
+    sizes = {"hidden_size": 24, "mlp_dim": 48, "num_layers": 12, "num_heads": 3}
+    return dict(MonaiViT(1, (32, 32, 32), (16, 16, 16), qkv_bias=True, **sizes).state_dict())
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -112,6 +119,8 @@ def test_channels_are_adapted_by_their_sum() -> None:
         (lambda: encoder(patch=8).state_dict(), "found patches of .8, 8, 8., expected .16, 16, 16."),
         (lambda: encoder(image=(32, 32)).state_dict(), "found patches of .16, 16., expected .16, 16, 16."),
         (lambda: encoder(layers=6).state_dict(), "found .* of 161 tensors .missing blocks.10"),
+        (lambda: encoder(layers=13).state_dict(), "another architecture .* tensors more: blocks.12."),
+        (with_qkv_bias, "another architecture .12 tensors more: blocks.0.attn.qkv.bias"),
         (lambda: torch.nn.Linear(2, 2).state_dict(), "found 0 vision transformers among 2 tensors"),
         (dict, "found 0 vision transformers"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from transforms.augment import RandQuarterTurnd, augment_segmentation
+from transforms.augment import RandQuarterTurnd, augment_image, augment_segmentation
 
 STRONG = {"flip_prob": 0.5, "rotate90_prob": 0.5, "affine_prob": 0.5, "noise_prob": 0.5, "contrast_prob": 0.5}
 
@@ -49,6 +49,17 @@ def test_strong_settings_keep_types_and_input_and_replay(shape: tuple[int, ...])
     assert torch.equal(first[0]["image"], again[0]["image"])
     assert len({float(out["image"].sum()) for out in first}) > 6
     assert all(torch.equal(data[key], kept[key]) for key in data)
+
+
+@pytest.mark.parametrize("shape", [(20, 16), (16, 12, 20)])
+def test_an_image_alone_changes_as_it_does_beside_its_label(shape: tuple[int, ...]) -> None:
+    data = case(shape)
+    strong = {"flip_prob": 0.5, "rotate90_prob": 0.5, "affine_prob": 0.7, "shift_prob": 0.0}  # draws after it differ
+    alone, both = (make(len(shape), **strong) for make in (augment_image, augment_segmentation))
+    for seed in range(10):
+        changed = alone.set_random_state(seed=seed)({"image": data["image"], "class": 3})
+        assert torch.equal(changed["image"], both.set_random_state(seed=seed)(data)["image"])
+        assert (changed["class"], type(changed["image"])) == (3, torch.Tensor)
 
 
 def test_nothing_happens_at_probability_zero_and_metadata_stays() -> None:

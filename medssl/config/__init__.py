@@ -1,0 +1,44 @@
+"""The settings of both scripts and the tables in them; see `medssl.config.scripts`."""
+
+from medssl.config.intensity import Percentiles, Window
+from medssl.config.methods import (
+    BarlowSettings,
+    JointViews,
+    MAESettings,
+    MaskedSettings,
+    MethodSettings,
+    PairsSettings,
+    ReconContrastSettings,
+    SimCLRSettings,
+    SwAVSettings,
+    VICRegSettings,
+)
+from medssl.config.networks import EncoderSettings, ResNetSettings, UNetSettings, ViTSettings, encoder_sizes
+from medssl.config.scripts import WITHOUT_EFFECT, Augment, Finetune, Pretrain, Shared
+from medssl.config.tables import Table
+
+__all__ = [
+    "WITHOUT_EFFECT",
+    "Augment",
+    "BarlowSettings",
+    "EncoderSettings",
+    "Finetune",
+    "JointViews",
+    "MAESettings",
+    "MaskedSettings",
+    "MethodSettings",
+    "PairsSettings",
+    "Percentiles",
+    "Pretrain",
+    "ReconContrastSettings",
+    "ResNetSettings",
+    "Shared",
+    "SimCLRSettings",
+    "SwAVSettings",
+    "Table",
+    "UNetSettings",
+    "VICRegSettings",
+    "ViTSettings",
+    "Window",
+    "encoder_sizes",
+]

@@ -1,0 +1,251 @@
+"""The settings of both scripts: typed, bounded, each with a description that is also its help text.
+
+Shared settings are flat. Those of one method or one network are a table of their own (`method.temperature=0.1`),
+written as the name alone (`network=vit_base`) or as a table with a `name`. Nothing here imports torch.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from medssl.config.intensity import Percentiles, Window
+from medssl.config.methods import JointViews, MAESettings, MethodSettings, PairsSettings, SwAVSettings
+from medssl.config.networks import NetworkSettings, ResNetSettings, UNetSettings, ViTSettings, unit_of
+from medssl.config.tables import Share, Sizes, Table, named
+from medssl.methods import networks_for
+
+# They say where and how fast, never what: they may differ when a run is resumed.
+WITHOUT_EFFECT = {"out", "store", "data_root", "workers", "checkpoint_every", "overwrite", "follows", "expect", "takes"}
+
+
+class Augment(Table):
+    """Random changes of a labelled crop; system A's are the defaults."""
+
+    flip_prob: Share = Field(0.1, description="probability of a flip along each axis")
+    rotate90_prob: Share = Field(0.1, description="probability of a quarter turn in a plane of equal sides")
+    shift_prob: Share = Field(0.5, description="probability of an intensity shift")
+    shift: float = Field(0.1, ge=0, description="largest intensity shift, of the 0..1 range")
+    affine_prob: Share = Field(0.0, description="probability of a small rotation and scaling")
+    rotate: float = Field(0.15, ge=0, description="largest rotation, radians")
+    scale: float = Field(0.1, ge=0, lt=1, description="largest relative change of scale")
+    noise_prob: Share = Field(0.0, description="probability of Gaussian noise")
+    contrast_prob: Share = Field(0.0, description="probability of a gamma change")
+
+
+class Shared(Table):
+    """What both scripts need to know."""
+
+    follows: str = Field("", description="the paper or project that the recipe follows")
+    expect: str = Field("", description="the number to expect")
+    takes: str = Field("", description="the time to expect")
+    split: Path = Field(description="the split, a JSON file")
+    data_root: Path | None = Field(None, description="folder that the split's paths start from; default: the split's own")
+    fold: int | None = Field(None, ge=0, description="fold of the split that is kept for validation; null: its validation part")
+    store: Path | None = Field(
+        None, description="folder (or one .h5) of prepared data, shared by runs; default: beside the split"
+    )
+    out: Path = Field(description="the run folder")
+    overwrite: bool = Field(False, description="replace a run that is already there")
+    seed: int = Field(0, ge=0, description="of everything random")
+    steps: int = Field(ge=1, description="training steps")
+    batch_size: int = Field(ge=1, description="crops a step, over all ranks")
+    crops_per_case: int = Field(1, ge=1, description="crops taken from a case while it is at hand; divides batch_size")
+    workers: int = Field(2, ge=0, le=64, description="processes that prepare data")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a step; default: all cores")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where hardware has it")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    validate_every: int = Field(ge=1, description="steps between validations")
+    checkpoint: Literal["best", "latest"] = Field("best", description="which weights are kept or judged at the end")
+    patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
+    crop_size: Sizes = Field(description="voxels of a crop; two numbers make everything 2D")
+    pad: bool = Field(False, description="pad images smaller than a crop with their background instead of refusing them")
+    spacing: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="mm a voxel; null keeps the image's own")
+    foreground_above: float | None = Field(None, description="crop away the border at or below this intensity; null: do not")
+    mask: Literal["none", "brain", "label"] = Field(
+        "none", description="darken all but the brain (T1 heads), or what the segmentation marks, such as a tumour"
+    )
+    fit: Sizes | None = Field(
+        None, description="resize every image, its proportions kept, until it just fits into so many voxels; crops are padded"
+    )
+    intensity: Annotated[
+        Window | Percentiles,
+        Field(discriminator="name", description="how intensities become 0..1"),
+        BeforeValidator(named),
+    ]
+    network: Annotated[NetworkSettings, Field(discriminator="name", description="the architecture"), BeforeValidator(named)]
+    encoder: str = Field("none", description="weights to start from: a run folder, a file, or none")
+    lr: float = Field(gt=0, description="learning rate")
+    warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="the rate after the warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="decay of weights, not of biases, norms and positions")
+    optimiser: Literal["adamw", "adam", "sgd", "lars"] = Field(
+        "adamw", description="lars: SGD whose steps are scaled by layer, for large batches"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars, and the first beta of adam and adamw")
+    beta2: float = Field(0.999, gt=0, lt=1, description="Adam's memory of squared gradients; 0.95 is common in pre-training")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm; null: not clipped")
+
+    @model_validator(mode="after")
+    def fitting(self) -> Self:
+        if self.batch_size % self.crops_per_case:
+            raise ValueError(
+                f"batch_size: found {self.batch_size}, expected a multiple of crops_per_case {self.crops_per_case}"
+            )
+        if self.spacing is not None and len(self.spacing) != self.image_dims:
+            raise ValueError(
+                f"spacing: found {self.spacing}, expected {self.image_dims} numbers, one for each axis of an image"
+            )
+        if self.fit is not None and len(self.fit) != self.spatial_dims:
+            raise ValueError(f"fit: found {self.fit}, expected one number for each axis of crop_size {self.crop_size}")
+        unit = self.unit
+        if len(unit) != self.spatial_dims:
+            raise ValueError(
+                f"network.patch_size: found {unit}, expected one number for each axis of crop_size {self.crop_size}"
+            )
+        if any(size % part for size, part in zip(self.crop_size, unit, strict=True)):
+            raise ValueError(f"crop_size: found {self.crop_size}, expected multiples of {unit}")
+        if isinstance(self.network, ResNetSettings) and self.batch_size == 1 and self.crop_size == unit:
+            raise ValueError(f"batch_size: found 1, expected at least 2 for the batch norms of {self.network.name}")
+        return self
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3, chosen once: by the length of crop_size."""
+        return len(self.crop_size)
+
+    @property
+    def unit(self) -> list[int]:
+        """What the sides of a crop must be multiples of."""
+        return unit_of(self.network, self.spatial_dims)
+
+    @property
+    def image_dims(self) -> int:
+        """Axes of the images, which are more than those of a crop where slices are cut out of volumes."""
+        return self.spatial_dims
+
+    @property
+    def read_size(self) -> list[int]:
+        """Voxels of an image that are read for one crop, one number for each of its axes."""
+        return self.crop_size
+
+    @property
+    def reads_classes(self) -> bool:
+        """Whether a batch holds the classes of its cases, where the split knows them."""
+        return True
+
+    @property
+    def padded(self) -> bool:
+        """Whether an image may be smaller than what is read of it."""
+        return self.pad or self.fit is not None
+
+
+class Pretrain(Shared):
+    """Settings of ssl_pretrain.py."""
+
+    method: Annotated[
+        MethodSettings, Field(discriminator="name", description="the self-supervised objective"), BeforeValidator(named)
+    ]
+    region: Sizes | None = Field(
+        None, description="voxels that are read for views to be cut from, more or fewer than crop_size; default: crop_size"
+    )
+    slices: bool = Field(False, description="cut 2D crops out of 3D volumes: axial slices")
+
+    @model_validator(mode="after")
+    def fitting_method(self) -> Self:
+        name = self.method.name
+        if self.network.name not in networks_for(name):
+            expected = f"one of {', '.join(networks_for(name))} for the method {name}"
+            raise ValueError(f"network: found {self.network.name}, expected {expected}")
+        if name not in ("masked", "mae") and self.batch_size < 2:
+            raise ValueError(f"batch_size: found 1, expected at least 2 for {name}, which compares the crops of a batch")
+        if self.region is not None and not isinstance(self.method, JointViews | MAESettings):
+            raise ValueError(f"region: found {self.region}, expected null for {name}, whose views have the crop's size")
+        if self.region is not None and len(self.region) != self.spatial_dims:
+            raise ValueError(f"region: found {self.region}, expected one number for each axis of crop_size {self.crop_size}")
+        if self.slices and self.spatial_dims != 2:
+            raise ValueError(f"slices: found true with crop_size {self.crop_size}, expected a crop_size of two numbers")
+        return self
+
+    @model_validator(mode="after")
+    def fitting_clusters(self) -> Self:
+        method = self.method
+        if not isinstance(method, SwAVSettings):
+            return self
+        if method.prototypes > self.batch_size + method.queue:
+            most = f"{self.batch_size + method.queue}, batch_size + method.queue"
+            raise ValueError(f"method.prototypes: found {method.prototypes}, expected at most {most}")
+        if method.queue % self.batch_size:
+            raise ValueError(f"method.queue: found {method.queue}, expected a multiple of batch_size {self.batch_size}")
+        patch = self.network.patch_size if isinstance(self.network, ViTSettings) else [1] * self.spatial_dims
+        if method.local_views and (
+            len(self.local_size) != self.spatial_dims or any(n % p for n, p in zip(self.local_size, patch, strict=True))
+        ):
+            raise ValueError(f"method.local_size: found {self.local_size}, expected multiples of the patch {patch}")
+        return self
+
+    @property
+    def reads_classes(self) -> bool:
+        return isinstance(self.method, PairsSettings) and self.method.by == "class"
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether labels of pre-training cases are read, which only a setting can ask for."""
+        return self.reads_classes or self.mask == "label"
+
+    @property
+    def local_size(self) -> list[int]:
+        """Voxels of SwAV's small views."""
+        wanted = self.method.local_size if isinstance(self.method, SwAVSettings) else None
+        return wanted or [size // 2 for size in self.crop_size]
+
+    @property
+    def image_dims(self) -> int:
+        return 3 if self.slices else self.spatial_dims
+
+    @property
+    def read_size(self) -> list[int]:
+        return (self.region or self.crop_size) + [1] * self.slices
+
+
+class Finetune(Shared):
+    """Settings of ssl_finetune.py."""
+
+    labelled: int | None = Field(None, ge=1, description="labelled cases to train on, a nested subset; null: all")
+    draw: int = Field(0, ge=0, description="which nested subset: 0 is the order of the split, k > 0 a shuffle")
+    encoder_lr: float = Field(1.0, ge=0, description="rate of the encoder relative to lr")
+    freeze_steps: int = Field(0, ge=0, description="steps at the start in which the encoder stays as it is")
+    frozen_norm: Literal["eval", "train"] = Field(
+        "eval", description="a frozen encoder's batch norms: eval keeps their statistics too, train goes on averaging"
+    )
+    foreground_share: Share = Field(0.5, description="share of crops centred on a labelled voxel; the rest on background")
+    balance_classes: bool = Field(False, description="draw cases and crops of rare classes as often as of common ones")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="classification: weights of the loss; balanced: one over a class's share of the training cases"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="classification: share of the target that all classes get alike"
+    )
+    augment: Augment = Field(Augment(), description="random changes of a crop")
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.25, description="of sliding windows at validation and test")
+    allow_seen: bool = Field(False, description="judge also cases that the encoder was pre-trained on; the report says so")
+    judge: Literal["test", "validation"] = Field("test", description="the part that is judged once, at the end")
+
+    @model_validator(mode="after")
+    def classes_balanced_once(self) -> Self:
+        if self.balance_classes and self.class_weights != "none":
+            raise ValueError(f"class_weights: found {self.class_weights}, expected none with balance_classes=true")
+        return self
+
+    @model_validator(mode="after")
+    def no_label_in_the_image(self) -> Self:
+        if self.mask == "label":
+            raise ValueError("mask: found label, expected none or brain: a case to be predicted has no label")
+        return self
+
+    @model_validator(mode="after")
+    def no_encoder_in_a_baseline(self) -> Self:
+        if self.encoder != "none" and isinstance(self.network, UNetSettings):
+            raise ValueError(f"encoder: found {self.encoder}, expected none for the network {self.network.name}")
+        return self

@@ -1,0 +1,22 @@
+"""A table of settings, and the types that several tables share."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)]
+Box = Annotated[list[Annotated[int, Field(ge=1)]] | Annotated[int, Field(ge=1)], Field()]
+Share = Annotated[float, Field(ge=0, le=1)]
+Percentage = Annotated[float, Field(ge=0, le=100)]
+Span = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]  # from, to
+
+
+class Table(BaseModel):
+    """A group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def named(value: Any) -> Any:
+    """Read a bare name as a table that has nothing but its name."""
+    return {"name": value} if isinstance(value, str) else value

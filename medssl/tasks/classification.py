@@ -1,0 +1,149 @@
+"""Classification: a linear layer on any encoder's pooled vector; cross-entropy; one centre crop an image.
+
+In training a crop lies anywhere around the foreground, or in the centre where the image just fits. For validation and
+judging each image gives one prediction, of its centre crop at `crop_size`, padded where the image is smaller: with
+`fit=` set to the crop size that is the whole image. Axis letters: b batch, c channel, then space.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from medssl.atomic import atomic_path, write_atomically
+from medssl.class_scores import Judged, predictions_csv, quick_figures, summarise_classes
+from medssl.config import Finetune, UNetSettings
+from medssl.device import Compute
+from medssl.engine import Batch
+from medssl.losses import at_least_float32
+from medssl.plan import build_encoder, start_encoder
+from medssl.problems import InputError, Problem, RunError
+from medssl.run_folder import RunFolder
+from medssl.splits import Case, Split
+from medssl.store import Store
+from medssl.tasks.centre import centre_crop, class_of
+from medssl.tasks.pixels import judge_pixels
+from networks.heads import Classifier
+from transforms.augment import augment_image
+
+SHOWN = 8  # cases with the highest log loss, kept as pictures
+
+
+class Classification:
+    """A class for every image, validated by log loss, judged by all that follows from the confusion matrix.
+
+    Validation watches the log loss and not the accuracy: with few cases accuracy moves in jumps and is often the same
+    for many checkpoints, while the log loss also tells a sure answer from a lucky one.
+    """
+
+    watched = "val_log_loss"
+    higher_is_better = False
+
+    def __init__(self, settings: Finetune, split: Split) -> None:
+        self.settings, self.split = settings, split
+        check_classes(settings, split)
+        self.encoder = build_encoder(settings, split.channels)
+        self.network = Classifier(self.encoder, len(split.labels))
+        self.loaded = start_encoder(self.encoder, settings)
+        self.weights = balanced_weights(split) if settings.class_weights == "balanced" else None
+
+    def warnings(self) -> list[str]:
+        known = {case.label for case in self.split.part("training")}
+        found = []
+        for part in dict.fromkeys(["validation", self.settings.judge]):
+            counts = Counter(case.label for case in self.split.part(part))
+            for k, name in self.split.labels.items():
+                if k not in known and counts[k]:
+                    found.append(f"warning: class {name} has no training case but {counts[k]} in {part}: it can't be learned")
+                if not counts[k] and part == self.settings.judge:
+                    found.append(f"warning: class {name} has no case in {part}: the means over classes leave it out")
+        return found
+
+    def augment(self) -> Callable[[Batch], Batch]:
+        return augment_image(spatial_dims=self.settings.spatial_dims, **self.settings.augment.model_dump())
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy and the batch's accuracy.
+
+        The mean is over cases and not over their weights, so that a batch of one class alone is weighted too.
+        """
+        logits, classes = at_least_float32(self.network(batch["image"])), batch["class"]
+        weights = None if self.weights is None else self.weights.to(logits)
+        smoothing = self.settings.label_smoothing
+        losses = functional.cross_entropy(logits, classes, weights, reduction="none", label_smoothing=smoothing)
+        return {"loss": losses.mean(), "accuracy": (logits.argmax(1) == classes).float().mean()}
+
+    def validate(self, store: Store, compute: Compute) -> dict[str, float]:
+        rows = list(self.predict(store, self.split.part("validation"), compute))
+        return {f"val_{name}": value for name, value in quick_figures(rows).items()}
+
+    def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:
+        cases, labels = self.split.part(self.settings.judge), self.split.labels
+        with tqdm(total=len(cases), desc=f"judging {self.settings.judge}", unit="case", disable=None) as bar:
+            rows = [row for row in self.predict(store, cases, compute) if bar.update() or True]
+        write_atomically(run.path("predictions.csv"), predictions_csv(rows, labels))
+        with atomic_path(run.path("predictions.npz")) as temporary:
+            np.savez_compressed(temporary, **worst_cases(store, cases, rows, self.settings))
+        scores, pixels = summarise_classes(rows, labels), judge_pixels(self.settings, self.split, store)
+        ours, theirs = scores["balanced_accuracy"], pixels["balanced_accuracy"]
+        found = f"the network's balanced accuracy {ours:.3f} is not above the {theirs:.3f} of {pixels['name']}"
+        return scores | {"pixels": pixels, "warnings": [] if ours > theirs else [f"warning: {found}"]}
+
+    def headline(self, scores: dict[str, Any]) -> str:
+        return f"balanced accuracy {scores['balanced_accuracy']:.4f}, accuracy {scores['accuracy']:.4f}"
+
+    def predict(self, store: Store, cases: Sequence[Case], compute: Compute) -> Iterator[Judged]:
+        """Give each case's probabilities in order; RunError where the network's output is not finite."""
+        was_training = self.network.training
+        self.network.eval()
+        for first in range(0, len(cases), self.settings.batch_size):
+            some = cases[first : first + self.settings.batch_size]
+            crops = torch.stack([centre_crop(store, case, self.settings) for case in some])
+            with torch.inference_mode(), compute.context():
+                logits = self.network(crops.to(compute.device)).double().cpu()
+            if not torch.isfinite(logits).all():
+                raise RunError("the network's output is not finite: it can't be judged")
+            for case, probabilities in zip(some, logits.softmax(1).tolist(), strict=True):
+                yield Judged(case.id, case.patient, class_of(case), tuple(probabilities))
+        self.network.train(was_training)
+
+
+def check_classes(settings: Finetune, split: Split) -> None:
+    """Raise InputError for a network without an encoder, and for training cases of fewer than two classes."""
+    problems = []
+    if isinstance(settings.network, UNetSettings):
+        problems.append(Problem("settings", "network", settings.network.name, "an encoder, vit_... or resnet..., for classes"))
+    cases = split.part("training")
+    present = {class_of(case) for case in cases if case.label is not None}
+    if len(present) == 1:
+        names = f"{len(cases)} cases, all {split.labels[present.pop()]}"
+        problems.append(Problem(str(split.file), "training", names, "cases of at least two classes"))
+    if problems:
+        raise InputError(problems)
+
+
+def balanced_weights(split: Split) -> Tensor:
+    """Weigh each class by one over its share of the training cases, 1 on the average of cases; 1 for one without cases."""
+    counts = Counter(class_of(case) for case in split.part("training") if case.label is not None)
+    mean = counts.total() / len(counts)
+    return torch.tensor([mean / counts[k] if counts[k] else 1.0 for k in sorted(split.labels)])
+
+
+def worst_cases(store: Store, cases: Sequence[Case], rows: Sequence[Judged], settings: Finetune) -> dict[str, Any]:
+    """Name the arrays of predictions.npz, highest log loss first: image_k (c, *spatial), of a volume its middle slice;
+    name_k, truth_k, predicted_k (class numbers) and probabilities_k."""
+    worst = sorted(range(len(rows)), key=lambda i: -rows[i].log_loss)[:SHOWN]
+    arrays: dict[str, Any] = {}
+    for place, i in enumerate(worst):
+        image, row = centre_crop(store, cases[i], settings), rows[i]
+        if settings.spatial_dims == 3:
+            image = image[..., image.shape[-1] // 2, None]
+        arrays |= {f"image_{place}": image.numpy().astype(np.float16), f"name_{place}": np.array(row.case)}
+        arrays |= {f"truth_{place}": np.array(row.truth), f"predicted_{place}": np.array(row.predicted)}
+        arrays[f"probabilities_{place}"] = np.array(row.probabilities)
+    return arrays

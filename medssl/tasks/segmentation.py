@@ -1,0 +1,90 @@
+"""Segmentation: UNETR over a transformer, or a U-Net; Dice and cross-entropy; whole images in sliding windows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from medssl.atomic import atomic_path, write_atomically
+from medssl.config import Finetune, UNetSettings, ViTSettings
+from medssl.device import Compute
+from medssl.engine import Batch
+from medssl.evaluate import evaluate_segmentation, mean_dice, prediction_arrays
+from medssl.loaders import whole_images
+from medssl.losses import at_least_float32
+from medssl.plan import build_encoder, start_encoder
+from medssl.problems import InputError, Problem
+from medssl.run_folder import RunFolder
+from medssl.scores import scores_csv, summarise
+from medssl.splits import Split
+from medssl.store import Store
+from networks import builder
+from networks.transfer import Report
+from networks.unetr import unetr
+from networks.vit import ViT
+from transforms.augment import augment_segmentation
+
+
+class Segmentation:
+    """A class for every voxel, validated by Dice, judged by Dice and HD95."""
+
+    watched = "val_dice"
+    higher_is_better = True
+
+    def __init__(self, settings: Finetune, split: Split) -> None:
+        self.settings, self.split = settings, split
+        self.network, self.encoder, self.loaded = build_segmenter(settings, split)
+        self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)
+
+    def warnings(self) -> list[str]:
+        return []
+
+    def augment(self) -> Callable[[Batch], Batch]:
+        return augment_segmentation(spatial_dims=self.settings.spatial_dims, **self.settings.augment.model_dump())
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": self.criterion(at_least_float32(self.network(batch["image"])), batch["label"].long())}
+
+    def validate(self, store: Store, compute: Compute) -> dict[str, float]:
+        images = whole_images(store, self.split.part("validation"), self.settings)
+        return {"val_dice": mean_dice(self.network, images, self.split.labels, *self.windows(compute))}
+
+    def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:
+        settings, cases = self.settings, self.split.part(self.settings.judge)
+        with tqdm(total=len(cases), desc=f"judging {settings.judge}", unit="case", disable=None) as bar:
+            result = evaluate_segmentation(
+                self.network,
+                whole_images(store, cases, settings),
+                self.split.labels,
+                *self.windows(compute),
+                progress=lambda case, dice: bar.update() and None,
+            )
+        write_atomically(run.path("predictions.csv"), scores_csv(result.rows))
+        with atomic_path(run.path("predictions.npz")) as temporary:
+            np.savez_compressed(temporary, **prediction_arrays(result.kept))
+        return summarise(result.rows)
+
+    def headline(self, scores: dict[str, Any]) -> str:
+        return f"Dice {'none could be scored' if scores['dice'] is None else format(scores['dice'], '.4f')}"
+
+    def windows(self, compute: Compute) -> tuple[list[int], float, int, torch.dtype | None]:
+        """How whole images are predicted: window, overlap, windows a forward pass, precision."""
+        settings = self.settings
+        return settings.crop_size, settings.overlap, settings.batch_size, compute.autocast
+
+
+def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, nn.Module | None, Report | None]:
+    """Build the network, its encoder started from `encoder=`; gives both and what was loaded."""
+    classes, network = len(split.labels), settings.network
+    if isinstance(network, UNetSettings):
+        torch.manual_seed(settings.seed)
+        return builder(network.name)(settings.spatial_dims, split.channels, classes, network.channels), None, None
+    if not isinstance(network, ViTSettings):
+        raise InputError([Problem("settings", "network", network.name, "a vit_... or unet for segmentation")])
+    encoder = build_encoder(settings, split.channels)
+    assert isinstance(encoder, ViT)
+    return unetr(encoder, classes, network.feature_size), encoder, start_encoder(encoder, settings)

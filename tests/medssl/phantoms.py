@@ -1,0 +1,53 @@
+"""Images of three classes that a small network can tell apart: a disc, a ring, two discs, at any place."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import PIL.Image
+
+from medssl.splits import write_split
+
+CLASSES = ("disc", "ring", "pair")
+
+
+def make_classes(
+    folder: Path, dims: int = 2, cases: int = 36, shares: tuple[float, float, float] = (0.5, 0.2, 0.3), side: int = 32
+) -> Path:
+    """Write images with two slices a patient, and a split whose parts hold classes turn by turn; gives its path."""
+    random = np.random.default_rng(dims)
+    (folder / "images").mkdir(parents=True)
+    entries = []
+    for number in range(cases):
+        k = number % 3
+        name = f"image_{number:03d}{'.png' if dims == 2 else '.nii.gz'}"
+        array = (200 * shape_of(k, dims, side, random) + random.normal(30, 12, [side] * dims)).clip(0, 255).astype(np.uint8)
+        if dims == 2:
+            PIL.Image.fromarray(array).save(folder / "images" / name)
+        else:
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / "images" / name)
+        entries.append({"id": f"c{number:03d}", "patient": f"p{number // 6}{k}", "image": f"images/{name}", "label": k})
+    first, second = round(shares[0] * cases / 6) * 6, round((shares[0] + shares[1]) * cases / 6) * 6
+    parts = {"training": entries[:first], "validation": entries[first:second], "test": entries[second:]}
+    content = {"name": "phantoms", "task": "classification", "labels": {str(k): name for k, name in enumerate(CLASSES)}}
+    unlabelled = [{key: entry[key] for key in entry if key != "label"} for entry in parts["training"]]
+    write_split(folder / "split.json", content | {"modality": {"0": "MR"}, "pretraining": unlabelled} | parts)
+    return folder / "split.json"
+
+
+def shape_of(k: int, dims: int, side: int, random: np.random.Generator) -> np.ndarray:
+    """The outline of a class."""
+    axes = np.meshgrid(*[np.arange(side, dtype=float)] * dims, indexing="ij")
+    centre = random.uniform(0.33, 0.67, dims) * side
+
+    def ball(centre: np.ndarray, radius: float) -> np.ndarray:
+        return sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
+
+    radius = random.uniform(0.2, 0.26) * side
+    if k == 0:
+        return ball(centre, radius)
+    if k == 1:
+        return ball(centre, radius * 1.3) & ~ball(centre, radius * 0.75)
+    gap = np.zeros(dims)
+    gap[random.integers(dims)] = radius
+    return ball(centre - gap, radius * 0.6) | ball(centre + gap, radius * 0.6)

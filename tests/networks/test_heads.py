@@ -1,0 +1,50 @@
+"""Heads over any encoder."""
+
+import pytest
+import torch
+from torch import nn
+
+from networks import build_encoder
+from networks.heads import Classifier, mlp
+
+SMALL = {"vit_tiny": {"patch_size": (8, 8), "layers": 2}, "resnet18": {"width": 4}}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_classifier_uses_the_pooled_vector(name: str) -> None:
+    network = Classifier(build_encoder(name, 1, (32, 32), **SMALL[name]), 4).eval()
+    x = torch.rand(3, 1, 32, 32)
+    assert network(x).shape == (3, 4)
+    torch.testing.assert_close(network(x), network.head(network.encoder.features(x).pooled))
+
+
+@pytest.mark.parametrize(
+    ("norm", "last_norm", "kinds", "biases"),
+    [
+        (True, False, ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"], [False, False, True]),
+        (True, True, ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "BatchNorm1d"], [False, False, False]),
+        (False, False, ["Linear", "ReLU"] * 2 + ["Linear"], [True, True, True]),
+        (False, True, ["Linear", "ReLU"] * 2 + ["Linear", "BatchNorm1d"], [True, True, False]),
+    ],
+)
+def test_the_layers_of_a_projector(norm: bool, last_norm: bool, kinds: list[str], biases: list[bool]) -> None:
+    projector = mlp([6, 5, 4, 3], norm, last_norm)
+    assert [type(layer).__name__ for layer in projector] == kinds
+    linears = [layer for layer in projector if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linears] == [(6, 5), (5, 4), (4, 3)]
+    assert [layer.bias is not None for layer in linears] == biases
+
+
+def test_a_last_norm_standardises_and_learns_nothing() -> None:
+    projector = mlp([6, 5, 3], last_norm=True)
+    z = projector(torch.randn(64, 6) * 7 + 2)
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(3), atol=1e-2, rtol=0)
+    assert not list(projector[-1].parameters())
+
+
+def test_a_single_linear_layer_and_what_is_too_short() -> None:
+    assert [type(layer) for layer in mlp([6, 3])] == [nn.Linear]
+    for widths in ([6], [], [6, 0, 3]):
+        with pytest.raises(ValueError, match=r"widths: found \[.*\], expected two or more positive numbers"):
+            mlp(widths)
