@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check bench hippocampus clean
+.PHONY: install demo test check bench hippocampus figshare alzheimer clean
 
 install: $(INSTALLED)
 
@@ -35,10 +35,18 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/views.py
 	$(BIN)/python benchmarks/crops.py
+	$(BIN)/python benchmarks/losses.py
 
 # The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
 hippocampus: $(INSTALLED)
 	$(BIN)/python benchmarks/hippocampus.py $(DATA)
+
+# About an hour each on two cores: make figshare DATA=.mat-files; make alzheimer DATA="alzheimer-folder .mat-files"
+figshare: $(INSTALLED)
+	$(BIN)/python benchmarks/figshare.py $(DATA) --jobs 2
+
+alzheimer: $(INSTALLED)
+	$(BIN)/python benchmarks/alzheimer.py $(DATA) --jobs 2
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -94,7 +94,10 @@ def large(folder: Path, side: int) -> list[Path]:
 
 
 def memcpy(side: int) -> float:
-    """Milliseconds to copy as many int16 as a crop has, from memory that is not in the processor's caches."""
+    """Milliseconds to copy as many int16 as a crop has, from memory that is not in the processor's caches.
+
+    For 96^3 the source is 113 MB; where the third-level cache has 32 MB, one of 516 MB gave the same.
+    """
     source = np.ones((64, side**3), np.int16)
     target = np.empty(side**3, np.int16)
     places = np.random.default_rng(0).integers(0, 64, 1000).tolist()

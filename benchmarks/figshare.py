@@ -3,8 +3,9 @@
     python benchmarks/figshare.py DATA [--out runs/figshare] [--jobs 1]
 
 DATA holds the .mat files of figshare 1512427. Pre-trainings by masked reconstruction and by pairs, by class as
-published and by views; then each start, and random weights, is fine-tuned on three draws of 12 slices with three seeds.
-Images are 96 x 96 and the encoder a ResNet-18 of half the width, so that two cores do it in about an hour. Stop it at
+published and by views; then each start, and random weights, is fine-tuned on three draws of 12 slices with three seeds,
+and probed as it is, with the same 12 and with all labels.
+Images are 64 x 64 and the encoder a ResNet-18 of half the width, so that two cores do it in about an hour. Stop it at
 any time; started again it goes on.
 """
 
@@ -13,9 +14,9 @@ from pathlib import Path
 
 from runs import Wanted, make_all, medssl
 
-SMALL = ("fit=[96,96]", "crop_size=[96,96]", "network.width=32")
+SMALL = ("fit=[64,64]", "crop_size=[64,64]", "network.width=32")
 PRETRAIN = {
-    "masked": ("figshare_masked", "method.min_size=6", "method.max_size=36"),
+    "masked": ("figshare_masked", "method.min_size=4", "method.max_size=24"),
     "pairs_by_class": ("figshare_pairs",),
     "pairs_by_views": ("figshare_pairs", "method.by=views"),
 }
@@ -54,6 +55,11 @@ def main() -> None:
         options.jobs,
     )
     medssl("report", str(out / "finetune"))
+    probe = ["--split", str(split), "--data-root", str(data), "--set", f"store={out / 'store'}"]
+    for folder in pretrained.values():
+        medssl("probe", str(folder), *probe)  # with all labels
+        for seed in SEEDS:
+            medssl("probe", str(folder), *probe, "--labelled", "12", "--draw", str(seed))
 
 
 if __name__ == "__main__":

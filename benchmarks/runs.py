@@ -28,9 +28,15 @@ def make(run: Wanted) -> None:
 
 
 def make_all(runs: Sequence[Wanted], jobs: int) -> None:
-    """Make runs that do not wait for each other."""
+    """Make runs that do not wait for each other; where one fails, no further one begins."""
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(make, runs))
+        made = [pool.submit(make, run) for run in runs]
+        try:
+            for run in made:
+                run.result()
+        except subprocess.CalledProcessError:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def medssl(*words: str) -> None:

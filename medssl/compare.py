@@ -129,19 +129,19 @@ def compare_runs(folders: Iterable[Path | str]) -> Comparison:
 
 
 def answer(comparison: Comparison) -> str:
-    """Say in a sentence for each number of labels and measure what pre-training did, and whether it is real."""
+    """Say what pre-training did, and whether it is real: a line for each arm and number of labels."""
     main = [difference for difference in comparison.differences if difference.same_network]
     if not main:
         arms = "; ".join(f"{arm.name}, {arm.labels} labels: {arm.mean(arm.main.key):.3f}" for arm in comparison.arms)
         title = capitalised(comparison.measures[0].title)
         return f"No pre-trained arm has a random arm of its network beside it: no word on pre-training. {title}: {arms}."
     beside = [difference for difference in comparison.differences if not difference.same_network]
-    sentences = []
+    lines: dict[Any, list[str]] = {}
     for one in main:
-        sentences.append(_sentence(one))
         same = (one.arm, one.labelled, one.measure)
-        sentences += [_beside(other) for other in beside if (other.arm, other.labelled, other.measure) == same]
-    return " ".join(sentences)
+        sentences = [_beside(other) for other in beside if (other.arm, other.labelled, other.measure) == same]
+        lines.setdefault((one.arm, one.labelled), []).extend([_sentence(one), *sentences])
+    return "\n".join(" ".join(line) for line in lines.values())
 
 
 def table(comparison: Comparison) -> str:

@@ -32,7 +32,11 @@ def body(comparison: Comparison) -> list[str]:
     pretraining = pretraining_runs(comparison)
     return [
         section("What was done", *_what_was_done(comparison, pretraining)),
-        section("The answer", paragraph(answer(comparison), "answer"), bullets(comparison.warnings, "warnings")),
+        section(
+            "The answer",
+            *(paragraph(line, "answer") for line in answer(comparison).splitlines()),
+            bullets(comparison.warnings, "warnings"),
+        ),
         section("Table", *_tables(comparison), *_bars(comparison)),
         section("Curves", *_curves(comparison, pretraining)),
         section("Views", *(_with_heading(f"Pre-training {run.name}", _views(run)) for run in pretraining)),

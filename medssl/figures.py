@@ -36,10 +36,17 @@ def curves(lines: Iterable[Mapping[str, Any]], dark: bool = False) -> bytes:
     return png(figure, dark)
 
 
-def curve(lines: Iterable[Mapping[str, Any]], name: str, dark: bool = False) -> bytes:
-    """Draw one curve of metrics.jsonl alone, for pages that arrange pictures by their width."""
+def curve(lines: Iterable[Mapping[str, Any]], name: str, chance: float | None = None, dark: bool = False) -> bytes:
+    """Draw one curve of metrics.jsonl alone, for pages that arrange pictures by their width.
+
+    `chance`, the value where nothing is learned, is a dashed line.
+    """
     figure = new_figure(3.9, 2.6, fitted=False)
-    _curve(figure.add_subplot(), name, *curve_series(lines)[name], dark)
+    ax = figure.add_subplot()
+    _curve(ax, name, *curve_series(lines)[name], dark)
+    if chance is not None:
+        ax.axhline(chance, color=(DARK if dark else LIGHT)["ink"], linestyle="dashed", linewidth=0.9)
+        ax.annotate("chance", (0.99, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
     return png(figure, dark)
 
 

@@ -188,7 +188,7 @@ def check_room(path: Path, fresh: Sequence[Case], again: int, geometry: Geometry
 
 
 def prepared_bytes(case: Case, geometry: Geometry) -> int:
-    """Tell how large a case is when its voxels have the wanted spacing, before the foreground is cropped."""
+    """Tell how large a case is at most: at the wanted spacing or size, before the foreground is cropped."""
     try:
         header = read_header(case.image[0])
     except (OSError, ReadError):
@@ -196,6 +196,9 @@ def prepared_bytes(case: Case, geometry: Geometry) -> int:
     voxels = float(np.prod(header.shape)) * len(case.image) * header.channels
     if geometry.spacing is not None:
         voxels *= float(np.prod(np.divide(header.spacing, geometry.spacing)))
+    if geometry.fit is not None:
+        rest = header.shape[len(geometry.fit) :]  # the slices of a volume stay as many
+        voxels = float(np.prod(geometry.fit) * np.prod(rest)) * len(case.image) * header.channels
     return int(voxels * (min(header.dtype.itemsize, 4) + 1))
 
 

@@ -26,6 +26,7 @@ from medssl.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
+from networks.features import Encoder
 
 PARTS = ("pretraining", "validation")  # of the split; no label is read but where a method asks for classes
 SHOWN = 4  # crops in the figure of the views
@@ -41,11 +42,13 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     with problems:
         loaded = start_encoder(encoder, settings)
     with problems:
+        method = method_of(settings, encoder)
+    with problems:
         check_parts(settings, split_of(settings))
     with problems:
         split, store = load_data(settings, PARTS, labels=False)
     problems.raise_any()
-    method: Method = method_class(settings.method.name)(encoder, settings).to(compute.device)
+    method.to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
     for warning in warnings_of(settings, split):
@@ -54,6 +57,22 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
         run.say(f"encoder {settings.encoder}: {loaded}")
     progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
     finish(run, settings, compute, split, store, method, progress)
+
+
+def method_of(settings: Pretrain, encoder: Encoder) -> Method:
+    """Build the method, and its views once of an empty crop; raises InputError where one of them refuses the settings."""
+    try:
+        method: Method = method_class(settings.method.name)(encoder, settings)
+        method.views(settings)({"image": torch.zeros(encoder.in_channels, *(settings.region or settings.crop_size))})
+    except ValueError as error:
+        field, _, text = str(error).partition(": ")
+        if text.startswith("expected "):  # as transforms put it
+            expected, _, found = text.rpartition(", found ")
+        else:
+            found, _, expected = text.partition(", expected ")
+        words = found.removeprefix("found "), expected.removeprefix("expected ")
+        raise InputError([Problem("settings", f"method.{field}", *words)]) from None
+    return method
 
 
 def check_parts(settings: Pretrain, split: Split) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.embeddings import embedding_figure
+from medssl.embeddings import embedding_figure, pca
 from medssl.page import picture
 from medssl.runs import Run
 from medssl.slices import CONVENTION, views_figure
@@ -25,6 +25,12 @@ def pretraining_answer(run: Run) -> str:
         said.append(f"The embeddings of validation crops have {spread} and effective rank {s['effective_rank']:.1f}.")
     said.append("Whether it helps a task only a probe or a comparison of fine-tuned runs can say.")
     return " ".join(said)
+
+
+def reads_labels(run: Run) -> bool:
+    """Tell whether a setting made the pre-training read labels: pairs by class, or a mask of what they mark."""
+    method = run.config.get("method")
+    return run.config.get("mask") == "label" or (isinstance(method, dict) and method.get("by") == "class")
 
 
 def words(name: str) -> str:
@@ -48,5 +54,6 @@ def embeddings(run: Run, arrays: Mapping[str, Any]) -> str:
     names = [str(name) for _, name in sorted((run.split.get("labels") or {}).items(), key=lambda item: int(item[0]))]
     classes = None if (arrays["classes"] < 0).any() else arrays["classes"]
     caption = "Embeddings of validation crops on their two first principal axes. The classes were not used in training."
-    png = embedding_figure(arrays["features"], classes, names)
+    points, explained = pca(arrays["features"])
+    png = embedding_figure(points, classes, names, explained=explained)
     return picture(png, f"Embeddings, {run.name}", caption)

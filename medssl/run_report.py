@@ -17,7 +17,7 @@ from medssl.figures import (
     predictions_figure,
 )
 from medssl.page import bullets, folded, grid, paragraph, picture, section, settings, table
-from medssl.pretrain_report import embeddings, pretraining_answer, views
+from medssl.pretrain_report import embeddings, pretraining_answer, reads_labels, views
 from medssl.problems import InputError, Problem
 from medssl.runs import Run
 from medssl.scores import score_by_case
@@ -56,9 +56,11 @@ def what_was_done(run: Run) -> str:
     took = f" It took {duration(float(s['seconds']))}." if s.get("seconds") is not None else ""
     follows = f" It follows {run.config['follows']}." if run.config.get("follows") else ""
     if run.kind == "pretrain":
-        cases = f"{s.get('n_cases', 'the')} unlabelled cases"
+        known = reads_labels(run)
+        cases = f"{s.get('n_cases', 'the')} {'' if known else 'unlabelled '}cases"
         method = s.get("method") or "a self-supervised method"
-        return f"{run.network} was pre-trained on {cases} with {method}{after}; no label was read.{took}{follows}"
+        read = "labels of them were read" if known else "no label was read"
+        return f"{run.network} was pre-trained on {cases} with {method}{after}; {read}.{took}{follows}"
     labels = f"{'all' if run.labelled is None else run.labelled} labelled cases"
     start = f"the encoder of {run.encoder_name}" if run.pretrained else "random weights"
     draw = f"(seed {run.key[0]}, draw {run.key[1]} of the labels)"
@@ -118,7 +120,13 @@ def curves_grid(run: Run) -> str:
     lines = run.metrics()
     names = list(curve_series(lines))
     alt = f"Curve over the steps of {run.name}: "
-    return grid([picture(curve(lines, n), alt + curve_title(n), dark=curve(lines, n, dark=True)) for n in names])
+    chance = run.summary.get("chance") or {}
+
+    def drawn(name: str) -> str:
+        light, dark = (curve(lines, name, chance.get(name), dark) for dark in (False, True))
+        return picture(light, alt + curve_title(name), dark=dark)
+
+    return grid([drawn(name) for name in names])
 
 
 def predictions(run: Run) -> str:

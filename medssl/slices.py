@@ -21,15 +21,16 @@ Pixels = npt.NDArray[Any]
 def views_figure(views: Mapping[str, Pixels], slices: int = 5) -> bytes:
     """Draw crops and what a method made of them: views.npz, arrays (b, c, *space) by name, "image" first; channel 0.
 
-    3D: the first crop, a row for each array, columns are axial slices. 2D: a row for each crop, a column for each
-    array. All share the grey scale of their image.
+    3D: the first crop, a row for each array, columns are axial slices, numbered as in the image; of an array of another
+    depth those at the same share of it. 2D: a row for each crop, a column for each array. All share the grey scale of
+    their image.
     """
     arrays = {name.replace("_", " "): np.asarray(array, np.float32)[:, 0] for name, array in views.items()}
     if arrays["image"].ndim == 4:
-        depths = [int(depth) for depth in np.linspace(0.12, 0.88, slices) * (arrays["image"].shape[-1] - 1)]
-        scale = _scale(arrays["image"][0])
-        tiles = [[(_slice(array[0], depth), scale) for depth in depths] for array in arrays.values()]
-        return _tiles(tiles, list(arrays), [f"slice {depth}" for depth in depths])
+        scale, shares = _scale(arrays["image"][0]), np.linspace(0.12, 0.88, slices)
+        depths = {name: (shares * (array.shape[-1] - 1)).astype(int) for name, array in arrays.items()}
+        tiles = [[(_slice(array[0], depth), scale) for depth in depths[name]] for name, array in arrays.items()]
+        return _tiles(tiles, list(arrays), [f"slice {depth}" for depth in depths["image"]])
     crops = range(len(arrays["image"]))
     tiles = [[(array[k], _scale(arrays["image"][k])) for array in arrays.values()] for k in crops]
     return _tiles(tiles, [""] * len(tiles), list(arrays))

