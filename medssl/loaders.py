@@ -133,8 +133,8 @@ def training_loader(crops: Crops, start: int) -> "DataLoader[Item]":
 
 
 def validation_loader(crops: Crops) -> "DataLoader[Item]":
-    """Load one fixed crop a case, the same at every validation, in batches of about one size: none holds a single crop."""
-    batches = np.array_split(np.arange(len(crops)), -(-len(crops) // crops.settings.batch_size))
+    """Load one fixed crop a case, the same at every validation, in batches of batch_size or a few more, never of one."""
+    batches = np.array_split(np.arange(len(crops)), max(len(crops) // crops.settings.batch_size, 1))
     return DataLoader(crops, batch_sampler=[batch.tolist() for batch in batches], num_workers=0, collate_fn=collate)
 
 

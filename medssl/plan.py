@@ -101,21 +101,27 @@ def encoder_file(settings: Shared) -> Path:
 
 
 def differences(settings: Shared) -> list[str]:
-    """Warn where the data is prepared otherwise than the encoder's was."""
+    """Warn where the data is prepared, or the network set, otherwise than it was for the encoder."""
     plan = plan_before(settings)
     if not plan:
         return []
-    now = {
+    now: dict[str, Any] = {
         "spacing": settings.spacing,
         "intensity": settings.intensity.model_dump(),
         "spatial_dims": settings.spatial_dims,
         "foreground_above": settings.foreground_above,
         "mask": settings.mask,
     }
+    before = {key: plan[key] for key in now.keys() & plan.keys()}
+    if not isinstance(settings.network, UNetSettings):  # these leave no trace in the weights
+        silent = ("normalise", "stem_stride", "stem_pool")
+        sizes, network = encoder_sizes(settings.network), plan.get("network", {})
+        now |= {f"network.{key}": sizes[key] for key in silent if key in sizes}
+        before |= {f"network.{key}": network[key] for key in silent if key in network}
     return [
-        f"warning: {key} is {value} here, the encoder was pre-trained with {plan.get(key)}"
+        f"warning: {key} is {value} here, the encoder was pre-trained with {before[key]}"
         for key, value in now.items()
-        if key in plan and plan[key] != value
+        if key in before and before[key] != value
     ]
 
 

@@ -20,7 +20,7 @@ from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
 from medssl.methods import method_class
 from medssl.methods.method import Method
 from medssl.optimisers import parameter_groups
-from medssl.plan import ancestry_of, build_encoder, plan_of, save_encoder, start_encoder
+from medssl.plan import ancestry_of, build_encoder, differences, plan_of, save_encoder, start_encoder
 from medssl.problems import Gathering, InputError, Problem
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
@@ -90,7 +90,7 @@ def check_parts(settings: Pretrain, split: Split) -> None:
 def warnings_of(settings: Pretrain, split: Split) -> list[str]:
     """What a reader of the results should know before the run."""
     read = ["warning: labels of the pre-training cases are read: this is no label-free pre-training"]
-    return split_warnings(split) + read * settings.reads_labels
+    return split_warnings(split) + differences(settings) + read * settings.reads_labels
 
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:

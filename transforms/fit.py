@@ -16,8 +16,8 @@ class FitInsided(MapTransform):  # type: ignore[misc]
     """Resize items (c, *spatial) by one factor in mm, so that they just fit into ``size`` voxels; affines follow.
 
     ``size`` may have fewer numbers than the image has axes: the axes after them are left alone, such as the slices of
-    a volume. The first key says how large a voxel is. Images are interpolated linearly, smoothed before they shrink;
-    ``label_key`` takes its nearest neighbour.
+    a volume. The first key says how large a voxel is. A voxel of a smaller image is the mean of what it covers, larger
+    images are interpolated linearly; ``label_key`` takes its nearest neighbour.
     """
 
     def __init__(
@@ -30,10 +30,9 @@ class FitInsided(MapTransform):  # type: ignore[misc]
         out = dict(data)
         target = self.target(out[self.keys[0]])
         for key in self.key_iterator(out):
-            if tuple(out[key].shape[1:]) != target:
-                label = key == self.label_key
-                resize = Resize(target, mode="nearest" if label else self.mode(target), anti_aliasing=not label)
-                out[key] = resize(out[key])
+            shape = tuple(out[key].shape[1:])
+            if shape != target:
+                out[key] = Resize(target, mode="nearest" if key == self.label_key else self.mode(shape, target))(out[key])
         return out
 
     def target(self, image: MetaTensor) -> tuple[int, ...]:
@@ -46,6 +45,8 @@ class FitInsided(MapTransform):  # type: ignore[misc]
         return (*fitted.tolist(), *shape[axes:].tolist())
 
     @staticmethod
-    def mode(target: Sequence[int]) -> str:
-        """Linear interpolation by its name in torch, which depends on the number of axes."""
+    def mode(shape: Sequence[int], target: Sequence[int]) -> str:
+        """How torch names the mean over what a voxel covers and linear interpolation."""
+        if any(new < old for old, new in zip(shape, target, strict=True)):
+            return "area"  # MONAI's anti_aliasing darkens the border
         return "trilinear" if len(target) == 3 else "bilinear"

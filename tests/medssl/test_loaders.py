@@ -10,7 +10,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from phantoms import make_classes
 
+from medssl import loaders
 from medssl.config import Finetune, Pretrain
 from medssl.data import load_data
 from medssl.loaders import (
@@ -25,6 +27,7 @@ from medssl.loaders import (
     validation_loader,
 )
 from medssl.methods.recon_contrast import ReconContrast
+from medssl.methods.simclr import SimCLR
 from medssl.problems import InputError
 from medssl.splits import Case
 from medssl.store import Entry, Extent, Store
@@ -204,3 +207,58 @@ def test_a_fold_is_kept_for_validation(volumes: Path, tmp_path: Path, pretrainin
     assert set(store.entries) == {case["id"] for case in cases}
     with pytest.raises(InputError, match=r"folds\.json: fold: found 7, expected 0, 1, 2"):
         load_data(pretraining(split=tmp_path / "folds.json", data_root=volumes.parent, fold=7), ["validation"], labels=False)
+
+
+def test_axial_slices_of_volumes(pretraining: Make) -> None:
+    """A crop is a slice of the prepared volume, of any depth, and the views are made of it."""
+    network = {"name": "vit_tiny", "patch_size": [8, 8], "hidden_size": 24, "mlp_size": 48, "layers": 2}
+    settings = pretraining(slices=True, crop_size=[32, 32], network=network, steps=30)
+    crops = crops_of(settings)
+    depths = set()
+    for index in range(40):
+        item = crops[index]
+        assert item["image"].shape == item["view_0"].shape == (1, 32, 32)
+        volume = scaled(torch.from_numpy(crops.store.array(crops.store.entries[item["id"]].image)), crops, item["id"])
+        windows = volume.unfold(1, 32, 1).unfold(2, 32, 1).flatten(1, 2).movedim(1, 0)  # (place, c, depth, 32, 32)
+        found = (windows == item["image"][None, :, None]).flatten(3).all(3).all(1).nonzero()
+        assert len(found) >= 1
+        depths.add(int(found[0, 1]))
+    assert len(depths) > 10
+
+
+def scaled(stored: torch.Tensor, crops: Crops, case: str) -> torch.Tensor:
+    return loaders.scaled(stored, crops.store.entries[case], crops.settings)
+
+
+def test_a_region_is_read_for_views_to_be_cut_from(pretraining: Make) -> None:
+    settings = pretraining(region=[40, 40, 40], method="simclr")
+    split, store = load_data(settings, ["pretraining"], labels=False)
+    item = Crops(store, split.part("pretraining"), settings, SimCLR.views(settings))[0]
+    assert item["image"].shape == (1, 40, 40, 40)
+    assert item["view_0"].shape == item["view_1"].shape == (1, 32, 32, 32)
+
+
+def test_no_validation_batch_holds_a_single_crop(pretraining: Make) -> None:
+    for size in (2, 3, 4, 5, 7, 11):
+        crops = crops_of(pretraining(batch_size=size))
+        crops.cases = crops.cases[:11]
+        sizes = [len(batch["id"]) for batch in validation_loader(crops)]
+        assert sum(sizes) == len(crops)
+        assert min(sizes) >= min(size, len(crops))
+        assert max(sizes) < 2 * size
+
+
+def test_labels_reach_pretraining_only_where_a_setting_asks(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path)
+    base = {"split": folder, "out": tmp_path / "out", "steps": 1, "batch_size": 4, "validate_every": 1, "lr": 1, "workers": 0}
+    base |= {"crop_size": [32, 32], "intensity": "percentile", "network": {"name": "resnet18", "width": 4}}
+    for method, classes in (({"name": "pairs", "by": "class"}, True), ({"name": "pairs"}, False), ({"name": "simclr"}, False)):
+        settings = Pretrain.model_validate(base | {"method": method})
+        split, store = load_data(settings, ["pretraining"], labels=False)
+        cases = split.part("pretraining")
+        batch = next(iter(training_loader(Crops(store, cases, settings), 0)))
+        assert ("class" in batch) == classes
+        assert all((case.label is not None) == classes for case in cases)
+        if classes:
+            truth = {case.id: case.label for case in split.part("training")}
+            assert batch["class"].tolist() == [truth[case] for case in batch["id"]]
