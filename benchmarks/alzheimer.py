@@ -18,7 +18,7 @@ from runs import Wanted, make_all, medssl
 SMALL = ("fit=[64,64]", "crop_size=[64,64]")
 RESNET = 'network={"name":"resnet18","width":32}'
 VIT = 'network={"name":"vit_tiny","patch_size":[8,8],"layers":6}'
-JOINT = '"crop_scale":[0.3,1.0],"blur_sigma":[0.1,1.0]'
+JOINT = '"scale":[0.3,1.0],"blur_sigma":[0.1,1.0]'
 METHODS = {
     "simclr": (RESNET, f'method={{"name":"simclr",{JOINT}}}', "lr=0.1"),
     "barlow": (RESNET, f'method={{"name":"barlow","projector":[512,512],{JOINT}}}', "lr=0.005"),

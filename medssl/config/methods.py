@@ -56,7 +56,7 @@ class MAESettings(Table):
     decoder_heads: int = Field(16, ge=1, description="attention heads of the decoder; divides decoder_width")
     normalise: bool = Field(True, description="restore each patch with its mean and deviation taken off")
     background: float = Field(1e-4, ge=0, description="variance at or below which a patch is background and not counted")
-    crop_scale: Span = Field([0.2, 1.0], description="share of the crop that is cut out and resized, from, to")
+    scale: Span = Field([0.2, 1.0], description="share of the crop that is cut out and resized, from, to")
     flip_prob: Share = Field(0.5, description="probability of a flip along each axis")
 
     @model_validator(mode="after")
@@ -71,8 +71,8 @@ class MAESettings(Table):
 class JointViews(Table):
     """Views of the joint-embedding methods; intensities are 0..1."""
 
-    crop_scale: Span = Field([0.2, 1.0], description="share of the crop that a view is cut from, from, to")
-    crop_ratio: Span = Field([0.75, 1.3333], description="ratio of the sides of what is cut out, from, to")
+    scale: Span = Field([0.2, 1.0], description="share of the crop that a view is cut from, from, to")
+    ratio: Span = Field([0.75, 1.3333], description="ratio of the sides of what is cut out, from, to")
     flip_prob: Share = Field(0.5, description="probability of a flip along each axis")
     gamma_prob: Share = Field(0.8, description="probability of a gamma change")
     gamma: Span = Field([0.6, 1.6], description="range of the exponent")

@@ -46,8 +46,7 @@ def views_of(settings: Pretrain, views: int = 2, **local: Any) -> Transform:
     """The transform that adds the views of a joint-embedding method to a crop."""
     assert isinstance(settings.method, JointViews)
     chosen = settings.method.model_dump(include=set(JointViews.model_fields))
-    scale, ratio = chosen.pop("crop_scale"), chosen.pop("crop_ratio")
-    return joint_views(views=views, size=settings.crop_size, scale=scale, ratio=ratio, **chosen, **local)
+    return joint_views(views=views, size=settings.crop_size, **chosen, **local)
 
 
 def embed(encoder: nn.Module, projector: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:

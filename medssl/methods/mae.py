@@ -42,7 +42,7 @@ class MAE(Method):
         still: dict[str, Any] = dict.fromkeys(
             ("gamma_prob", "contrast_prob", "brightness_prob", "noise_prob", "blur_prob"), 0.0
         )
-        return joint_views(views=1, size=settings.crop_size, scale=s.crop_scale, flip_prob=s.flip_prob, **still)
+        return joint_views(views=1, size=settings.crop_size, scale=s.scale, flip_prob=s.flip_prob, **still)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Loss of a batch with "view_0" (b, c, *crop_size); which patches are hidden comes from torch's random state."""
