@@ -4,7 +4,8 @@
 
 ALZHEIMER has the slices in train/CLASS and test/CLASS, FIGSHARE the .mat files of brain tumours. SimCLR, Barlow Twins
 and SwAV with a ResNet-18 and a masked autoencoder with a ViT are pre-trained on the brain tumour slices, on the
-Alzheimer training slices, and on the second from the weights of the first; then each start, and random weights of both
+Alzheimer training slices, and on the second from the weights of the first; Barlow Twins also on procedural textures,
+in the place of natural images, and from these weights on the tumour slices. Then each start, and random weights of both
 networks, is fine-tuned with three seeds on three draws of 400 labelled Alzheimer slices, the classes in turn. Images
 are 64 x 64 and the networks small, so that two cores do it in about an hour. Stop it at any time; started again it
 goes on.
@@ -12,6 +13,8 @@ goes on.
 
 import argparse
 from pathlib import Path
+
+from textures import make_textures
 
 from runs import Wanted, make_all, medssl
 
@@ -32,6 +35,7 @@ METHODS = {
         "beta2=0.95",
     ),
 }
+COLOUR = ('intensity={"name":"window","low":0,"high":255}', "method.colour=true")
 FINETUNE = {
     "resnet18": (RESNET, "lr=0.03"),
     "vit": (VIT, "optimiser=adamw", "lr=5e-4", "weight_decay=0.05"),
@@ -50,7 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    folders = {"tumour": options.figshare.resolve(), "alzheimer": options.alzheimer.resolve()}
+    textures = out / "textures"
+    folders = {"textures": textures, "tumour": options.figshare.resolve(), "alzheimer": options.alzheimer.resolve()}
     shared = {
         name: [f"split={out / name}.json", f"data_root={folder}", f"store={out / 'store'}", *SMALL]
         for name, folder in folders.items()
@@ -58,17 +63,23 @@ def main() -> None:
     if not (out / "alzheimer.json").exists():
         medssl("split", str(folders["tumour"]), str(out / "tumour.json"), "--task", "classification", "--overwrite")
         medssl("split", str(folders["alzheimer"]), str(out / "alzheimer.json"), "--by-image")
+    if not (out / "textures.json").exists():
+        make_textures(textures, 2500)
+        medssl("split", str(textures), str(out / "textures.json"), "--by-image")
     steps = options.pretrain_steps
     length = [f"steps={steps}", f"validate_every={steps // 4}", f"checkpoint_every={steps // 4}", "warmup=40"]
 
     def pretraining(method: str, data: str, name: str, encoder: str = "none") -> Wanted:
-        words = [*shared[data], "region=null", "intensity=percentile", *length, *METHODS[method], f"encoder={encoder}"]
+        colour = COLOUR if data == "textures" else ("intensity=percentile",)
+        words = [*shared[data], "region=null", *length, *METHODS[method], *colour, f"encoder={encoder}"]
         return Wanted("pretrain", "brain_mri", out / "pretrain" / name, words)
 
-    first = [pretraining(method, data, f"{method}_{data}") for method in METHODS for data in folders]
+    first = [pretraining(method, data, f"{method}_{data}") for method in METHODS for data in ("tumour", "alzheimer")]
+    first.append(pretraining("barlow", "textures", "barlow_textures"))
     chains = [
         pretraining(method, "alzheimer", f"{method}_chain", str(out / "pretrain" / f"{method}_tumour")) for method in METHODS
     ]
+    chains.append(pretraining("barlow", "tumour", "barlow_textures_chain", str(out / "pretrain" / "barlow_textures")))
     make_all(first, options.jobs)
     make_all(chains, options.jobs)
     starts = {run.out.name: (str(run.out), "vit" if run.out.name.startswith("mae") else "resnet18") for run in first + chains}

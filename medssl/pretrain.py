@@ -102,11 +102,12 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
 
     def validate() -> dict[str, float]:
         sums, count = dict[str, float](), 0
-        with torch.inference_mode(), compute.context():
-            for batch in on_device(fixed, compute):
-                for name, value in method.validate(batch).items():
-                    sums[name] = sums.get(name, 0.0) + value.item() * len(batch["id"])
-                count += len(batch["id"])
+        for batch in on_device(fixed, compute):
+            with torch.inference_mode(), compute.context():  # not around the loader: views are made in float32
+                found = method.validate(batch)
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(batch["id"])
+            count += len(batch["id"])
         features = embedded(method, fixed, compute)
         watched = {"val_feature_spread": feature_spread(features), "val_effective_rank": effective_rank(features)}
         return {name: total / count for name, total in sums.items()} | watched
@@ -149,14 +150,14 @@ def embedded(method: Method, fixed: Crops, compute: Compute) -> NDArray[np.float
     """The pooled vectors (n, e) of validation crops as they are, at the size that the encoder was trained with."""
     size = fixed.settings.crop_size
     found: list[Tensor] = []
-    with torch.inference_mode(), compute.context():
-        for batch in on_device(fixed, compute):
-            image = batch["image"]
-            if list(image.shape[2:]) != size:
-                image = functional.interpolate(image, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+    for batch in on_device(fixed, compute):
+        image = batch["image"]
+        if list(image.shape[2:]) != size:
+            image = functional.interpolate(image, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
+        with torch.inference_mode(), compute.context():
             found.append(method.encoder.features(image).pooled.float().cpu())
-            if sum(map(len, found)) >= WATCHED:
-                break
+        if sum(map(len, found)) >= WATCHED:
+            break
     features: NDArray[np.float32] = torch.cat(found)[:WATCHED].numpy()
     return features
 

@@ -44,7 +44,9 @@ def views(run: Run, arrays: Mapping[str, Any]) -> str:
         return ""
     volume = np.asarray(arrays["image"]).ndim == 5
     caption = f"Validation crops and what {run.summary.get('method')} makes of them, on the grey scale of each crop."
-    return picture(views_figure(arrays), f"Views of crops, {run.name}", f"{caption} {CONVENTION if volume else ''}", wide=True)
+    colour = not volume and list((run.split.get("modality") or {}).values()) == ["R", "G", "B"]
+    png = views_figure(arrays, colour=colour)
+    return picture(png, f"Views of crops, {run.name}", f"{caption} {CONVENTION if volume else ''}", wide=True)
 
 
 def embeddings(run: Run, arrays: Mapping[str, Any]) -> str:

@@ -18,13 +18,19 @@ CONVENTION = "Axial slices in the radiological convention: anterior up, the pati
 Pixels = npt.NDArray[Any]
 
 
-def views_figure(views: Mapping[str, Pixels], slices: int = 5) -> bytes:
-    """Draw crops and what a method made of them: views.npz, arrays (b, c, *space) by name, "image" first; channel 0.
+def views_figure(views: Mapping[str, Pixels], slices: int = 5, colour: bool = False) -> bytes:
+    """Draw crops and what a method made of them: views.npz, arrays (b, c, *space) by name, "image" first.
+
+    Channel 0 is shown, or, of 2D images whose three channels are red, green and blue, their `colour`.
 
     3D: the first crop, a row for each array, columns are axial slices, numbered as in the image; of an array of another
     depth those at the same share of it. 2D: a row for each crop, a column for each array. All share the grey scale of
     their image.
     """
+    if colour:
+        pictures = {name.replace("_", " "): np.moveaxis(np.clip(array, 0, 1), 1, -1) for name, array in views.items()}
+        rows = [[(array[k], (0.0, 1.0)) for array in pictures.values()] for k in range(len(pictures["image"]))]
+        return _tiles(rows, [""] * len(rows), list(pictures))
     arrays = {name.replace("_", " "): np.asarray(array, np.float32)[:, 0] for name, array in views.items()}
     if arrays["image"].ndim == 4:
         scale, shares = _scale(arrays["image"][0]), np.linspace(0.12, 0.88, slices)

@@ -13,7 +13,7 @@ import torch
 from method_phantoms import RESNET, SIDE, TESTED, VIT, batch_of, fresh, learned, settings_for, trivial
 from torch import Tensor
 
-from medssl import checkpoint, pretrain_report
+from medssl import checkpoint, loaders, pretrain_report
 from medssl.config import Pretrain
 from medssl.losses import nt_xent
 from medssl.methods import METHODS, method_class
@@ -425,3 +425,15 @@ def test_what_only_networks_and_views_can_refuse_comes_before_the_run_too(
     (problem,) = caught.value.problems
     assert line in str(problem)
     assert not (tmp_path / "run").exists()
+
+
+def test_views_are_made_outside_of_autocast(pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without workers the loader runs in the process that trains in bfloat16, which must not round the views."""
+    read = loaders.load
+
+    def watched(*words: Any) -> Tensor:
+        assert not torch.is_autocast_enabled("cpu")
+        return read(*words)
+
+    monkeypatch.setattr(loaders, "load", watched)
+    pretrain(pretraining(precision="bfloat16", steps=1, validate_every=1))
