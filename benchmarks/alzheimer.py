@@ -101,7 +101,7 @@ def main() -> None:
     )
     medssl("report", str(out / "finetune"))
     for run in first + chains:  # with all labels
-        probe = ["--data-root", str(folders["alzheimer"]), "--set", f"store={out / 'store'}", "--allow-seen"]
+        probe = ["--data-root", str(folders["alzheimer"]), "--set", f"store={out / 'store'}"]
         medssl("probe", str(run.out), "--split", str(out / "alzheimer.json"), *probe)
 
 

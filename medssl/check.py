@@ -172,7 +172,7 @@ def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, d
 
 def _check_channels(case: Case, headers: Sequence[Header], split: Split) -> Iterator[Problem]:
     channels = sum(header.channels for header in headers)
-    if channels != split.channels:
+    if channels != split.channels and not (channels == 1 and split.coloured):
         several = next((header.channels for header in headers if header.channels > 1 and len(header.shape) == 3), 0)
         found = f"{channels} ({several} volumes along the fourth axis)" if several else str(channels)
         yield Problem(str(case.image[0]), "channels", found, f"{split.channels}, as many as modality names")

@@ -15,7 +15,7 @@ from medssl.engine import Progress, Training, train
 from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
 from medssl.optimisers import parameter_groups
-from medssl.plan import differences, seen_before
+from medssl.plan import differences, plan_of, save_encoder, seen_before
 from medssl.problems import Gathering, InputError, Problem
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
@@ -91,6 +91,9 @@ def finish(
     """Judge the chosen weights once on the part that is reported, and write scores, summary and report."""
     if settings.checkpoint == "best":
         task.network.load_state_dict(checkpoint.load(run.path(checkpoint.BEST))["model"])
+    if task.encoder is not None:
+        step = progress.best_step if settings.checkpoint == "best" else progress.step
+        save_encoder(run, task.encoder, plan_of(settings, split, store, step))
     began = time.monotonic()
     scores = task.judge(run, store, compute)
     for line in (found := scores.pop("warnings", [])):

@@ -9,7 +9,7 @@ import torch
 
 from medssl import __version__
 from medssl.atomic import atomic_path
-from medssl.config import Pretrain, Shared, UNetSettings, encoder_sizes
+from medssl.config import Finetune, Pretrain, Shared, UNetSettings, encoder_sizes
 from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
@@ -23,11 +23,16 @@ SHORT = 16  # hexadecimal digits of an image's SHA-256 that the plan keeps
 
 
 def build_encoder(settings: Shared, channels: int) -> Encoder:
-    """Build the encoder of the settings, its weights drawn from the seed."""
+    """Build the encoder of the settings, its weights drawn from the seed; raises InputError for unsuited channels."""
     network = settings.network
     assert not isinstance(network, UNetSettings)
     torch.manual_seed(settings.seed)
-    return build_network(network.name, channels, settings.crop_size, **encoder_sizes(network))
+    try:
+        return build_network(network.name, channels, settings.crop_size, **encoder_sizes(network))
+    except ValueError as error:  # worded "FIELD: found FOUND, expected EXPECTED"
+        field, _, rest = str(error).partition(": found ")
+        found, _, expected = rest.partition(", expected ")
+        raise InputError([Problem("settings", f"network.{field}", found, expected)]) from None
 
 
 def start_encoder(encoder: Encoder, settings: Shared) -> Report | None:
@@ -43,10 +48,12 @@ def start_encoder(encoder: Encoder, settings: Shared) -> Report | None:
         raise InputError([Problem(str(path), "encoder", found, expected or f"a whole {settings.network.name}")]) from error
 
 
-def plan_of(settings: Pretrain, split: Split, store: Store, step: int) -> dict[str, Any]:
-    """Everything that a user of the encoder has to know."""
+def plan_of(settings: Pretrain | Finetune, split: Split, store: Store, step: int) -> dict[str, Any]:
+    """Everything that a user of the encoder, pre-trained or fine-tuned, has to know."""
     network = settings.network.model_dump()
-    seen = {store.entries[case.id].content[:SHORT] for case in split.part("pretraining")}
+    method = settings.method.model_dump() if isinstance(settings, Pretrain) else {"name": split.task}
+    learned = split.part("pretraining" if isinstance(settings, Pretrain) else "training")
+    seen = {store.entries[case.id].content[:SHORT] for case in learned}
     return {
         "medssl": __version__,
         "versions": {"torch": torch.__version__, "monai": monai.__version__},
@@ -57,13 +64,14 @@ def plan_of(settings: Pretrain, split: Split, store: Store, step: int) -> dict[s
         "patch_size": network.get("patch_size"),
         "image_size": settings.crop_size,
         "fit": settings.fit,
-        "slices": settings.slices,
+        "region": settings.region if isinstance(settings, Pretrain) else None,
+        "slices": settings.image_dims > settings.spatial_dims,
         "foreground_above": settings.foreground_above,
         "mask": settings.mask,
         "spacing": settings.spacing,
         "orientation": "RAS",
         "intensity": settings.intensity.model_dump(),
-        "method": settings.method.model_dump(),
+        "method": method,
         "data": split.name,
         "seen": sorted(seen | set(plan_before(settings).get("seen", []))),
         "step": step,
@@ -111,10 +119,13 @@ def differences(settings: Shared) -> list[str]:
         "spatial_dims": settings.spatial_dims,
         "foreground_above": settings.foreground_above,
         "mask": settings.mask,
+        "fit": settings.fit,
     }
     before = {key: plan[key] for key in now.keys() & plan.keys()}
+    if settings.spacing and before.get("spacing"):
+        before["spacing"] = before["spacing"][: settings.image_dims]  # of an encoder of slices that of their plane
     if not isinstance(settings.network, UNetSettings):  # these leave no trace in the weights
-        silent = ("normalise", "stem_stride", "stem_pool")
+        silent = ("normalise", "heads", "stem_stride", "stem_pool")
         sizes, network = encoder_sizes(settings.network), plan.get("network", {})
         now |= {f"network.{key}": sizes[key] for key in silent if key in sizes}
         before |= {f"network.{key}": network[key] for key in silent if key in network}

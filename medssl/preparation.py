@@ -68,6 +68,8 @@ def prepared_case(
         return problems
     content = content_hash(volume)
     volume = hide(compact(volume), label, geometry.mask)
+    if split.coloured and len(volume.array) == 1:
+        volume = volume._replace(array=volume.array.repeat(3, axis=0))
     label = label if labels else None
     image, classes, affine = prepare(volume, label, geometry)
     if 0 in image.shape:

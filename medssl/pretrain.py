@@ -21,7 +21,7 @@ from medssl.methods import method_class
 from medssl.methods.method import Method
 from medssl.optimisers import parameter_groups
 from medssl.plan import ancestry_of, build_encoder, differences, plan_of, save_encoder, start_encoder
-from medssl.problems import Gathering, InputError, Problem
+from medssl.problems import Gathering, InputError, Problem, RunError
 from medssl.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
@@ -100,6 +100,14 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
     fixed = fixed_crops(settings, split, store, method)
     chance = method.chance(settings)
 
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        low, high = batch["image"].aminmax()
+        if low == high:
+            found = f"found {low.item():g} in every voxel of the crops of {', '.join(batch['id'])}"
+            raise RunError(f"a batch without contrast: {found}, expected images; does intensity= fit them?")
+        parts: dict[str, Tensor] = method(batch)
+        return parts
+
     def validate() -> dict[str, float]:
         sums, count = dict[str, float](), 0
         for batch in on_device(fixed, compute):
@@ -125,7 +133,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
     return Training(
         model=method,
         groups=parameter_groups([(method, 1.0)]),
-        loss=method,
+        loss=loss,
         batches=lambda start: training_loader(crops, start),
         validate=validate,
         watched=method.VALIDATION,

@@ -67,6 +67,11 @@ class Split:
     def channels(self) -> int:
         return len(self.modality)
 
+    @property
+    def coloured(self) -> bool:
+        """Whether the channels are red, green and blue; a grey picture among them has three equal ones."""
+        return list(self.modality.values()) == ["R", "G", "B"]
+
     def part(self, name: str) -> tuple[Case, ...]:
         """The cases of one part, none where the split lacks it; raises KeyError for a name that is no part."""
         if name not in PARTS:

@@ -124,7 +124,7 @@ class SwAVSettings(JointViews):
     temperature: float = Field(0.1, gt=0, description="of the prediction")
     epsilon: float = Field(0.05, gt=0, description="smoothness of the assignment")
     rounds: int = Field(3, ge=1, description="rounds of Sinkhorn's iteration")
-    prototypes: int = Field(128, ge=2, description="clusters, at most batch_size + queue (published: 3000)")
+    prototypes: int = Field(64, ge=2, description="clusters, at most batch_size + queue (published: 3000)")
     projector: Widths = Field([512, 128], description="widths of the projector's layers")
     queue: int = Field(0, ge=0, description="earlier features kept for the assignment, a multiple of batch_size")
     queue_after: int = Field(0, ge=0, description="steps before the queue is used")
@@ -132,6 +132,12 @@ class SwAVSettings(JointViews):
     local_views: int = Field(0, ge=0, description="small views besides the two large ones (published: 6)")
     local_size: Sizes | None = Field(None, description="voxels of a small view; default: half the crop")
     local_scale: Span = Field([0.05, 0.2], description="share of the crop that a small view is cut from, from, to")
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if not self.local_scale[0] <= self.local_scale[1] <= 1:  # the transform would call it `scale`
+            raise ValueError(f"local_scale: found {self.local_scale}, expected 0 < low <= high <= 1")
+        return self
 
 
 class PairsSettings(JointViews):

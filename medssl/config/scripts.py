@@ -162,6 +162,9 @@ class Pretrain(Shared):
             raise ValueError(f"network: found {self.network.name}, expected {expected}")
         if name not in ("masked", "mae") and self.batch_size < 2:
             raise ValueError(f"batch_size: found 1, expected at least 2 for {name}, which compares the crops of a batch")
+        for field, size in self.method:
+            if field.endswith("_size") and isinstance(size, list) and len(size) != self.spatial_dims:
+                raise ValueError(f"method.{field}: found {size}, expected {self.spatial_dims} numbers, one for each axis")
         if self.region is not None and not isinstance(self.method, JointViews | MAESettings):
             raise ValueError(f"region: found {self.region}, expected null for {name}, whose views have the crop's size")
         if self.region is not None and len(self.region) != self.spatial_dims:
@@ -181,10 +184,10 @@ class Pretrain(Shared):
         if method.queue % self.batch_size:
             raise ValueError(f"method.queue: found {method.queue}, expected a multiple of batch_size {self.batch_size}")
         patch = self.network.patch_size if isinstance(self.network, ViTSettings) else [1] * self.spatial_dims
-        if method.local_views and (
-            len(self.local_size) != self.spatial_dims or any(n % p for n, p in zip(self.local_size, patch, strict=True))
-        ):
+        if method.local_views and any(n % p for n, p in zip(self.local_size, patch, strict=True)):
             raise ValueError(f"method.local_size: found {self.local_size}, expected multiples of the patch {patch}")
+        if any(n > whole for n, whole in zip(self.local_size, self.crop_size, strict=True)):
+            raise ValueError(f"method.local_size: found {self.local_size}, expected no more than crop_size {self.crop_size}")
         return self
 
     @property

@@ -14,7 +14,7 @@ Span = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_le
 class Table(BaseModel):
     """A group of settings; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def named(value: Any) -> Any:

@@ -61,17 +61,23 @@ class SwAV(Method):
         features = [
             gathered(functional.normalize(view.float())) for view in embed(self.encoder, self.projector, view_tensors(batch))
         ]
-        loss = self.loss([self.prototypes(view) for view in features])
+        loss = self.loss([self.scores(view) for view in features])
         if self.training and self.settings.queue:
             self.keep(torch.stack([view.detach() for view in features[:ASSIGNED]]))
         return {"loss": loss}
+
+    def scores(self, features: Tensor) -> Tensor:
+        """The cosines (b, k) of features (b, e) of length 1 and the prototypes, in float32: epsilon is small."""
+        prototypes = self.prototypes.weight if self.training else functional.normalize(self.prototypes.weight)
+        with torch.autocast(features.device.type, enabled=False):
+            return features @ prototypes.T
 
     def loss(self, scores: list[Tensor]) -> Tensor:
         """The loss of the views' scores (b, k), the queue's taking part in the assignment once it is full and due."""
         s = self.settings
         due = self.training and s.queue and int(self.filled) == s.queue and self.step > s.queue_after
         with torch.no_grad():
-            earlier = [self.prototypes(view) for view in self.queue] if due else None
+            earlier = [self.scores(view) for view in self.queue] if due else None
         return swav(scores, ASSIGNED, s.temperature, s.epsilon, s.rounds, earlier)
 
     def keep(self, features: Tensor) -> None:

@@ -41,7 +41,7 @@ from networks.transfer import TransferError, read_plan
 
 PARTS = ("training", "validation", "test")
 PREPARATION = ("spacing", "intensity", "foreground_above", "fit")  # what a plan says and --set may change
-SETTABLE = (*PREPARATION, "fold", "store", "workers", "threads", "precision")
+SETTABLE = (*PREPARATION, "mask", "fold", "store", "workers", "threads", "precision")
 VOXELS = 2**21  # of one channel, in a batch
 TRAINED, RANDOM = "encoder", "random"
 
@@ -108,6 +108,7 @@ def settings_of(asked: Asked) -> Finetune:
     plan = plan_in(file)
     size = plan["image_size"]
     values: dict[str, Any] = {name: plan[name] for name in PREPARATION if name in plan}
+    values["spacing"] = (values.get("spacing") or [])[: len(size)] or None  # of an encoder of slices that of their plane
     values |= {"split": asked.split, "data_root": asked.data_root, "out": asked.out or file.parent, "seed": asked.seed}
     values |= {"network": plan["network"], "crop_size": size, "encoder": str(file), "pad": True}
     values |= {"labelled": asked.labelled, "draw": asked.draw, "allow_seen": asked.allow_seen, "device": asked.device}

@@ -23,6 +23,7 @@ from medssl.scores import scores_csv, summarise
 from medssl.splits import Split
 from medssl.store import Store
 from networks import builder
+from networks.features import Encoder
 from networks.transfer import Report
 from networks.unetr import unetr
 from networks.vit import ViT
@@ -77,7 +78,7 @@ class Segmentation:
         return settings.crop_size, settings.overlap, settings.batch_size, compute.autocast
 
 
-def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, nn.Module | None, Report | None]:
+def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Encoder | None, Report | None]:
     """Build the network, its encoder started from `encoder=`; gives both and what was loaded."""
     classes, network = len(split.labels), settings.network
     if isinstance(network, UNetSettings):

@@ -11,6 +11,7 @@ from medssl.engine import Batch
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
+from networks.features import Encoder
 from networks.transfer import Report
 
 
@@ -22,7 +23,7 @@ class Task(Protocol):
     """
 
     network: nn.Module
-    encoder: nn.Module | None
+    encoder: Encoder | None
     loaded: Report | None
     watched: str
     higher_is_better: bool

@@ -50,6 +50,17 @@ def test_what_leaves_no_trace_in_the_weights_is_said(pretraining: Callable[..., 
     assert differences(pretraining(network=small, method="simclr", encoder=str(file))) == []
 
 
+def test_other_heads_and_unsuited_channels_are_said(pretraining: Callable[..., Pretrain], tmp_path: Path) -> None:
+    vit = {"name": "vit_tiny", "patch_size": [8, 8, 8], "hidden_size": 24, "mlp_size": 24, "layers": 2, "heads": 3}
+    settings = pretraining(network=vit, method="simclr")
+    file = saved(tmp_path / "e.safetensors", settings, 1, {})
+    other = pretraining(network=vit | {"heads": 6}, method="simclr", encoder=str(file))
+    assert start_encoder(build_encoder(other, 1), other) is not None  # no tensor tells
+    assert differences(other) == ["warning: network.heads is 6 here, the encoder was pre-trained with 3"]
+    with pytest.raises(InputError, match=r"network.normalise: found imagenet with 2 channels, expected 1 or 3"):
+        build_encoder(pretraining(network=vit | {"normalise": "imagenet"}, method="simclr"), 2)
+
+
 def test_an_encoder_of_another_architecture_is_refused(
     pretraining: Callable[..., Pretrain], finetuning: Callable[..., Finetune], tmp_path: Path
 ) -> None:

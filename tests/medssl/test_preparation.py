@@ -204,3 +204,18 @@ def test_images_are_resized_to_fit(tmp_path: Path) -> None:
     assert result.arrays["image"].dtype == np.int16
     assert (result.arrays["image"][..., :14] == 100).all()  # a quarter of the width
     assert (result.arrays["image"][..., 18:] == 700).all()
+
+
+def test_a_grey_picture_among_coloured_ones_has_three_equal_channels(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 255, (8, 9), dtype=np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(random.integers(0, 255, (8, 9, 3), dtype=np.uint8)).save(tmp_path / "colour.png")
+    cases = tuple(Case(name, name, (tmp_path / f"{name}.png",)) for name in ("grey", "colour"))
+    split = Split(tmp_path / "s.json", "n", {0: "R", 1: "G", 2: "B"}, "classification", {}, {"pretraining": cases})
+    assert check_split(split) == []
+    grey, colour = (prepare_case(split, case, Geometry(2), False, Fingerprints(tmp_path / "s.h5")) for case in cases)
+    assert isinstance(grey, Prepared)
+    assert isinstance(colour, Prepared)
+    assert grey.arrays["image"].shape == colour.arrays["image"].shape == (3, 8, 9)
+    assert (grey.arrays["image"] == np.asarray(Image.open(tmp_path / "grey.png"))).all()
+    assert len(grey.attributes["percentiles"]) == 3

@@ -403,3 +403,14 @@ def test_memory_stays_small_however_much_is_read(tmp_path: Path) -> None:
         assert int(store.view(entry.image, [0, 0, 0], [256, 256, 256]).sum()) == 1
         assert resident() - before < 2**28 + 2 * size
     assert shards * cases * size > 2 * (2**28 + 2 * size)
+
+
+def test_a_channel_that_the_split_no_longer_has_is_not_served(split: Split) -> None:
+    def with_channels(*names: str) -> Split:
+        first = dataclasses.replace(split.part("training")[0], image=tuple(split.root / name for name in names))
+        return dataclasses.replace(split, parts={"training": (first,)})
+
+    for labels in (True, False):
+        for names in (("v0.nii", "v1.nii"), ("v0.nii",), ("v0.nii", "v1.nii")):
+            entry = next(iter(ensure(with_channels(*names), labels).entries.values()))
+            assert entry.image.shape[0] == len(names)
