@@ -52,6 +52,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medssl.finetune.write_report", lambda folder: folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_three_classes_are_learned_and_judged(dims: int, classifying: Callable[..., Finetune], tmp_path: Path) -> None:
     side = {2: 32, 3: 16}[dims]
@@ -109,6 +110,7 @@ def test_a_frozen_encoder_stays_as_it_is(classifying: Callable[..., Finetune]) -
     assert {name.rsplit(".", 1)[1] for name in moved} >= {"weight", "bias", "running_var"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_a_run_that_breaks_and_resumes_equals_one_that_does_not(
     classifying: Callable[..., Finetune], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

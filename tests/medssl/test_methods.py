@@ -49,7 +49,6 @@ LEARNS = {
     ("vicreg", 3): (40, 0.90, 0.80, 0.90),  # 0.80 0.72 | 1.00 1.00
     ("mae", 3): (300, 0.98, 0.98, 0.85),  # 0.95 0.96 | 0.96 0.97
 }
-QUICK = [("masked", 2), *((name, 2) for name in JOINT)]
 
 
 def changed(split: Path, target: Path, **parts: Any) -> Path:
@@ -84,9 +83,8 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medssl.engine.figures.curves", lambda metrics: b"")
 
 
-@pytest.mark.parametrize(
-    ("name", "dims"), [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in LEARNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dims"), LEARNS)
 def test_the_loss_falls_and_the_probe_beats_random_features(name: str, dims: int) -> None:
     """The loss falls below what one answer for all images costs, so that what was learned tells images apart."""
     steps, fall, part, accuracy = LEARNS[name, dims]
