@@ -215,8 +215,8 @@ def run_synth(options: argparse.Namespace) -> None:
 
 def run_report(options: argparse.Namespace) -> None:
     """`medssl report`."""
-    from medssl.compare import answer, compare_runs, table
-    from medssl.report import write_report
+    from medssl.comparison.compare import answer, compare_runs, table
+    from medssl.reports.report import write_report
     from medssl.runs import find_runs, is_run
 
     path = write_report(options.folder)

@@ -1,15 +1,15 @@
 """From settings to data that is known to be good: split, checks, store. Every problem is reported before a run exists."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from medssl.check import check_split
 from medssl.config import Pretrain, Shared
 from medssl.pack import Wanted, ensure_store
 from medssl.problems import InputError, Problem
-from medssl.splits import PARTS, Split, read_split, take_fold
+from medssl.splits import PARTS, Split, read_split
 from medssl.store import Geometry, Store
+from medssl.subsets import take_fold, with_training_labels
 
 
 def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Split, Store]:
@@ -40,13 +40,6 @@ def split_of(settings: Shared) -> Split:
     split = read_split(settings.split, settings.data_root)
     split = split if settings.fold is None else take_fold(split, settings.fold)
     return with_training_labels(split) if isinstance(settings, Pretrain) and settings.reads_labels else split
-
-
-def with_training_labels(split: Split) -> Split:
-    """Give pre-training cases the label that their image has in the training part, where it is in that too."""
-    labels = {case.image: case.label for case in split.part("training")}
-    cases = tuple(replace(case, label=labels.get(case.image)) for case in split.part("pretraining"))
-    return replace(split, parts=split.parts | {"pretraining": cases})
 
 
 def split_warnings(split: Split) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
+from medssl.reports.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
 
 Features = NDArray[np.floating[Any]]
 

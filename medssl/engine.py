@@ -19,11 +19,12 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch import Tensor, nn
 
-from medssl import checkpoint, figures
+from medssl import checkpoint
 from medssl.config import Shared
 from medssl.device import Compute
 from medssl.optimisers import optimiser_of, rate_at
 from medssl.problems import RunError
+from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
 from medssl.stopping import Stopped
 
@@ -94,7 +95,7 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
 
         trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
         trainer.run(training.batches(progress.step))
-    run.path("progress.png").write_bytes(figures.curves(run.metrics()))
+    run.path("progress.png").write_bytes(curves(run.metrics()))
     return progress
 
 
@@ -188,7 +189,7 @@ def judge(run: RunFolder, settings: Shared, training: Training, progress: Progre
         progress.stop = 0 < settings.patience <= progress.worse
     text = ", ".join(f"{name} {figure:.4f}" for name, figure in figures_now.items())
     run.say(f"step {progress.step}: {text}{' (best)' if progress.best_step == progress.step else ''}")
-    run.path("progress.png").write_bytes(figures.curves(run.metrics()))
+    run.path("progress.png").write_bytes(curves(run.metrics()))
     return figures_now
 
 

@@ -1,6 +1,6 @@
 """Segmentation judged case by case: sliding windows over the whole image, then Dice and HD95 of each class.
 
-The scores themselves are in `medssl.scores`, which knows no torch; this file joins them to a network.
+The scores themselves are in `medssl.scores.voxels`, which knows no torch; this file joins them to a network.
 Axis letters: c channel, then the spatial axes (2 or 3).
 """
 
@@ -14,7 +14,7 @@ import torch
 from monai.inferers.inferer import SlidingWindowInferer
 
 from medssl.problems import RunError
-from medssl.scores import (
+from medssl.scores.voxels import (
     EMPTY_CLASS_POLICY,
     NAN,
     Score,

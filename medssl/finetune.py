@@ -17,10 +17,11 @@ from medssl.loaders import Crops, training_loader
 from medssl.optimisers import parameter_groups
 from medssl.plan import differences, plan_of, save_encoder, seen_before
 from medssl.problems import Gathering, InputError, Problem
-from medssl.report import write_report
+from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
-from medssl.splits import Split, take_labelled
+from medssl.splits import Split
 from medssl.store import Store
+from medssl.subsets import take_labelled
 from medssl.tasks import TASKS, task_class
 from medssl.tasks.task import Task
 

@@ -22,7 +22,7 @@ from medssl.methods.method import Method
 from medssl.optimisers import parameter_groups
 from medssl.plan import ancestry_of, build_encoder, differences, plan_of, save_encoder, start_encoder
 from medssl.problems import Gathering, InputError, Problem, RunError
-from medssl.report import write_report
+from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medssl.class_scores import Judged, read_predictions
 from medssl.problems import InputError, Problem
-from medssl.scores import Score, read_scores
+from medssl.scores.classes import Judged, read_predictions
+from medssl.scores.voxels import Score, read_scores
 
 DEPTH = 3  # folders below the one named: an arm's folder, a seed's folder, and one between
 

@@ -6,7 +6,6 @@ result: a patient or an image in two parts, paths that leave the data root, doub
 image: that is medssl/check.py.
 """
 
-import dataclasses
 import json
 import os
 import re
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from medssl.atomic import write_atomically
-from medssl.divide import hash_order, in_turns
 from medssl.patients import group_patients
 from medssl.problems import InputError, Problem, nearest
 from medssl.readers import SUFFIX
@@ -89,55 +87,6 @@ def read_split(path: str | Path, data_root: str | Path | None = None) -> Split:
     if reading.problems:
         raise InputError(reading.problems)
     return split
-
-
-def take_labelled(split: Split, labelled: int | None, draw: int = 0) -> Split:
-    """The split with the first `labelled` training cases of an order, so that 6 of a draw are among its 12.
-
-    Draw 0 is the order of the file; every other draw is its own order of the ids, whatever order the file has, in
-    which classes take turns and patients too. Raises InputError when there are fewer cases than asked for.
-    """
-    cases = split.part("training")
-    file = str(split.file)
-    if draw < 0:
-        raise InputError([Problem(file, "draw", str(draw), "0 or more")])
-    if labelled is not None and not 1 <= labelled <= len(cases):
-        raise InputError([Problem(file, "labelled", str(labelled), f"1 to {len(cases)}, the cases in training")])
-    if draw and split.task == "classification":
-        labels = {case.id: str(case.label) for case in cases}  # a label may be missing: check says so later
-        order = in_turns(cases, lambda c: hash_order(draw, c.id), lambda c: c.patient, lambda c: natural(labels[c.id]))
-        cases = tuple(order)
-    elif draw:
-        cases = tuple(sorted(cases, key=lambda case: hash_order(draw, case.id)))
-    return dataclasses.replace(split, parts={**split.parts, "training": cases[:labelled]})
-
-
-def take_fold(split: Split, fold: int) -> Split:
-    """The split with the training cases of a fold as validation, without their patients in pre-training.
-
-    Raises InputError when there is no such fold, when a training case has none and when there is a validation part.
-    """
-    cases = split.part("training")
-    file = str(split.file)
-    folds = sorted({case.fold for case in cases if case.fold is not None})
-    if fold not in folds:
-        raise InputError([Problem(file, "fold", str(fold), ", ".join(map(str, folds)) or "no fold: the split has none")])
-    without = [case.id for case in cases if case.fold is None]
-    if without:
-        raise InputError([Problem(file, "fold", f"none for {without[0]}", "a fold for every training case")])
-    if split.part("validation"):
-        raise InputError([Problem(file, "validation", "a part besides folds", "folds or a validation part")])
-    held = tuple(case for case in cases if case.fold == fold)
-    people = _people(split.grouped_by, [*split.part("pretraining"), *cases])
-    out = {people[_who(case)] for case in held}
-    parts = {
-        **split.parts,
-        "training": tuple(case for case in cases if case.fold != fold),
-        "validation": held,
-    }
-    if "pretraining" in parts:
-        parts["pretraining"] = tuple(case for case in parts["pretraining"] if people[_who(case)] not in out)
-    return dataclasses.replace(split, parts=parts)
 
 
 def write_split(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -333,14 +282,14 @@ class _Reading:
         by_id: dict[str, list[_Seat]] = {}
         by_patient: dict[str, dict[tuple[str, int | None], _Seat]] = {}
         told: set[tuple[str, str, str]] = set()
-        people = _people(self.grouped_by, [seat.case for seat in seats])
+        people = people_of(self.grouped_by, [seat.case for seat in seats])
         for seat in seats:
-            person = people[_who(seat.case)]
+            person = people[who(seat.case)]
             images = [earlier for path in set(seat.case.image) for earlier in by_image.get(path, [])]
             ids = by_id.get(seat.case.id, [])
             again = next((s for s in images if _apart(s, seat) or s.case.id != seat.case.id), None)
             named = next((s for s in ids if _apart(s, seat) or s.case.image != seat.case.image), None)
-            other = next((s for s in ids if people[_who(s.case)] != person), None)
+            other = next((s for s in ids if people[who(s.case)] != person), None)
             if len(set(seat.case.image)) < len(seat.case.image):
                 self.problem(f"{seat}.image", "one file for two channels", "a file a channel")
             elif seat.case.label in seat.case.image and not seat.case.image[0].name.lower().endswith(".mat"):
@@ -380,15 +329,16 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def _who(case: Case) -> tuple[str, str]:
+def who(case: Case) -> tuple[str, str]:
+    """What a case is known by among others."""
     return case.id, case.patient
 
 
-def _people(grouped_by: str, cases: Sequence[Case]) -> dict[tuple[str, str], str]:
+def people_of(grouped_by: str, cases: Sequence[Case]) -> dict[tuple[str, str], str]:
     """By id and patient, what is the same for two cases of one patient; see medssl/patients.py."""
-    unknown = {_who(case) for case in cases if grouped_by == "image" and case.patient == case.id}
-    groups = group_patients(case.patient for case in cases if _who(case) not in unknown)
-    return {_who(case): f"{case.id}/" if _who(case) in unknown else groups[case.patient] for case in cases}
+    unknown = {who(case) for case in cases if grouped_by == "image" and case.patient == case.id}
+    groups = group_patients(case.patient for case in cases if who(case) not in unknown)
+    return {who(case): f"{case.id}/" if who(case) in unknown else groups[case.patient] for case in cases}
 
 
 def _apart(a: _Seat, b: _Seat) -> bool:

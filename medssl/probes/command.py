@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from medssl.class_scores import Judged
 from medssl.config import Finetune
 from medssl.data import load_data, split_of, split_warnings
 from medssl.device import choose
@@ -35,8 +34,10 @@ from medssl.probes.frozen import PIXELS, Embedded, embed, share_seen
 from medssl.probes.report import Judgement, Result, told, write
 from medssl.problems import Gathering, InputError, Problem
 from medssl.recipes import explain, parse, put
-from medssl.splits import Split, take_labelled
+from medssl.scores.classes import Judged
+from medssl.splits import Split
 from medssl.store import Store
+from medssl.subsets import take_labelled
 from networks.transfer import TransferError, read_plan
 
 PARTS = ("training", "validation", "test")

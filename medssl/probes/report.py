@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medssl.atomic import write_atomically
-from medssl.bootstrap import PairedDifference, paired_bootstrap
-from medssl.class_scores import Judged, summarise_classes
 from medssl.embeddings import embedding_figure, pca
 from medssl.probes.frozen import Embedded
 from medssl.problems import printable
+from medssl.scores.bootstrap import PairedDifference, paired_bootstrap
+from medssl.scores.classes import Judged, summarise_classes
 
 # What is compared: the features, their classifier, and those that they have to beat.
 PAIRS = (

@@ -16,7 +16,6 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from medssl.atomic import atomic_path, write_atomically
-from medssl.class_scores import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
 from medssl.engine import Batch
@@ -24,6 +23,7 @@ from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem, RunError
 from medssl.run_folder import RunFolder
+from medssl.scores.classes import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.splits import Case, Split
 from medssl.store import Store
 from medssl.tasks.centre import centre_crop, class_of

@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from medssl.class_scores import Judged, quick_figures
 from medssl.config import Finetune
+from medssl.scores.classes import Judged, quick_figures
 from medssl.splits import Case, Split
 from medssl.store import Store
 from medssl.tasks.centre import centre_crop, class_of

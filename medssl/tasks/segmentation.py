@@ -19,7 +19,7 @@ from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
-from medssl.scores import scores_csv, summarise
+from medssl.scores.voxels import scores_csv, summarise
 from medssl.splits import Split
 from medssl.store import Store
 from networks import builder

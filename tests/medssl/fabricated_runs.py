@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from medssl.class_scores import Judged, predictions_csv, summarise_classes
-from medssl.scores import Score, scores_csv, summarise
+from medssl.scores.classes import Judged, predictions_csv, summarise_classes
+from medssl.scores.voxels import Score, scores_csv, summarise
 
 LABELS = {0: "background", 1: "anterior", 2: "posterior"}
 

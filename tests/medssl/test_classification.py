@@ -12,13 +12,13 @@ from fabricated_runs import classification_run, finetune_run
 from phantoms import CLASSES, make_classes
 
 from medssl import checkpoint
-from medssl.class_scores import read_predictions
-from medssl.compare import answer, compare_runs, table
+from medssl.comparison.compare import answer, compare_runs, table
 from medssl.config import Finetune
 from medssl.finetune import finetune, labelled_split
 from medssl.plan import build_encoder
 from medssl.problems import InputError, RunError
-from medssl.report import write_report
+from medssl.reports.report import write_report
+from medssl.scores.classes import read_predictions
 from medssl.tasks.classification import Classification
 
 RESNET = {"name": "resnet18", "width": 8, "stem_stride": 1, "stem_pool": False}

@@ -7,8 +7,8 @@ import PIL.Image
 import pytest
 from sklearn.decomposition import PCA
 
-from medssl.canvas import PALETTE
 from medssl.embeddings import collapse_warning, effective_rank, embedding_figure, feature_spread, pca
+from medssl.reports.canvas import PALETTE
 
 RANDOM = np.random.default_rng(0)
 

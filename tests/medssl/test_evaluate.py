@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from medssl.evaluate import LabelledImage, evaluate_segmentation, mean_dice, predict_volume, prediction_arrays
 from medssl.problems import RunError
-from medssl.scores import case_scores, dice, hd95, read_scores, score_by_case, scores_csv, summarise
+from medssl.scores.voxels import case_scores, dice, hd95, read_scores, score_by_case, scores_csv, summarise
 
 NAMES = {0: "background", 1: "one", 2: "two"}
 

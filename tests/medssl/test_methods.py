@@ -13,14 +13,15 @@ import torch
 from method_phantoms import RESNET, SIDE, TESTED, VIT, batch_of, fresh, learned, settings_for, trivial
 from torch import Tensor
 
-from medssl import checkpoint, loaders, pretrain_report
+from medssl import checkpoint, loaders
 from medssl.config import Pretrain
 from medssl.losses import nt_xent
 from medssl.methods import METHODS, method_class
 from medssl.pretrain import pretrain
 from medssl.problems import InputError, RunError
 from medssl.recipes import read_settings
-from medssl.slices import views_figure
+from medssl.reports import pretraining as pretraining_parts
+from medssl.reports.pictures import views_figure
 from medssl.splits import write_split
 from medssl.synth import make_dataset
 
@@ -80,7 +81,7 @@ def flat(images: Path, tmp_path: Path, pretraining: Callable[..., Pretrain]) -> 
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report and the curves, whose pictures take longer than these trainings."""
     monkeypatch.setattr("medssl.pretrain.write_report", lambda folder: folder)
-    monkeypatch.setattr("medssl.engine.figures.curves", lambda metrics: b"")
+    monkeypatch.setattr("medssl.engine.curves", lambda metrics: b"")
 
 
 @pytest.mark.slow
@@ -131,10 +132,10 @@ def test_pictures_are_images_beside_images(name: str, dims: int) -> None:
 
 def test_the_report_shows_embeddings_on_their_principal_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(pretrain_report, "embedding_figure", lambda points, *_, **named: drawn.append(points) or b"")
+    monkeypatch.setattr(pretraining_parts, "embedding_figure", lambda points, *_, **named: drawn.append(points) or b"")
     features = np.random.default_rng(0).normal(3, [0.1, 0.1, 2, 1], (50, 4)).astype(np.float32)
     run: Any = SimpleNamespace(name="run", split={})
-    pretrain_report.embeddings(run, {"features": features, "classes": np.full(50, -1)})
+    pretraining_parts.embeddings(run, {"features": features, "classes": np.full(50, -1)})
     np.testing.assert_allclose(drawn[0].mean(0), 0, atol=1e-6)
     assert abs(np.corrcoef(drawn[0][:, 0], features[:, 2])[0, 1]) > 0.9
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from medssl.problems import LONGEST, InputError, Problem, nearest
-from medssl.splits import Split, read_split, stem, take_fold, take_labelled, write_split
+from medssl.splits import Split, read_split, stem, write_split
+from medssl.subsets import take_fold, take_labelled
 
 
 def split_of(folder: Path, **content: Any) -> Split:

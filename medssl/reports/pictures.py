@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from medssl.canvas import PALETTE, literal, new_figure, png
+from medssl.reports.canvas import PALETTE, literal, new_figure, png
 
 CONVENTION = "Axial slices in the radiological convention: anterior up, the patient's right on the left of the picture."
 Pixels = npt.NDArray[Any]

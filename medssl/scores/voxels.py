@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medssl.bootstrap import bootstrap_interval
+from medssl.scores.bootstrap import bootstrap_interval
 
 EMPTY_CLASS_POLICY = (
     "A class that neither the label nor the prediction of a case contains is left out of that case's mean and of "

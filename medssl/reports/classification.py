@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medssl.class_figures import cases_figure, confusion_figure
-from medssl.class_scores import OF_CLASS, OVER_ALL
-from medssl.figures import CONVENTION
-from medssl.page import folded, heading, paragraph, picture, table
 from medssl.problems import InputError
+from medssl.reports.charts import CONVENTION
+from medssl.reports.class_pictures import cases_figure, confusion_figure
+from medssl.reports.page import folded, heading, paragraph, picture, table
 from medssl.runs import Run
+from medssl.scores.classes import OF_CLASS, OVER_ALL
 
 WORST = 20  # cases in the table of the highest log loss
 TITLES = {

@@ -7,20 +7,20 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from medssl.class_report import class_answer, class_pictures, class_tables
-from medssl.fairness import flat
-from medssl.figures import (
+from medssl.comparison.fairness import flat
+from medssl.problems import InputError, Problem
+from medssl.reports.charts import (
     CONVENTION,
     curve,
     curve_series,
     curve_title,
     predictions_figure,
 )
-from medssl.page import bullets, folded, grid, paragraph, picture, section, settings, table
-from medssl.pretrain_report import embeddings, pretraining_answer, reads_labels, views
-from medssl.problems import InputError, Problem
+from medssl.reports.classification import class_answer, class_pictures, class_tables
+from medssl.reports.page import bullets, folded, grid, paragraph, picture, section, settings, table
+from medssl.reports.pretraining import embeddings, pretraining_answer, reads_labels, views
 from medssl.runs import Run
-from medssl.scores import score_by_case
+from medssl.scores.voxels import score_by_case
 
 WORST = 8  # cases in the table of the lowest scores
 

@@ -7,7 +7,7 @@ import pytest
 from fabricated_runs import finetune_run, pretrain_run, write
 from scipy.stats import bootstrap
 
-from medssl.compare import answer, bootstrap_interval, compare_runs, paired_bootstrap, table
+from medssl.comparison.compare import answer, bootstrap_interval, compare_runs, paired_bootstrap, table
 from medssl.problems import InputError
 
 NAN = float("nan")

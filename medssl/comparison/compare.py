@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from medssl.arms import Arm, Key, group_runs, over_seeds
-from medssl.bootstrap import bootstrap_interval, paired_bootstrap
-from medssl.fairness import arm_warnings, pair_warnings
-from medssl.measures import BY_CLASS, MEASURES, Measure
+from medssl.comparison.arms import Arm, Key, group_runs, over_seeds
+from medssl.comparison.fairness import arm_warnings, pair_warnings
+from medssl.comparison.measures import BY_CLASS, MEASURES, Measure
 from medssl.problems import InputError, Problem
 from medssl.runs import Run, find_runs, is_run, read_run
+from medssl.scores.bootstrap import bootstrap_interval, paired_bootstrap
 
 __all__ = ["Arm", "Comparison", "Difference", "bootstrap_interval", "compare_runs", "paired_bootstrap", "table"]
 

@@ -1,4 +1,4 @@
-"""Charts as PNG bytes: training curves and bars by arm. The pictures of images are in `medssl.slices`."""
+"""Charts as PNG bytes: training curves and bars by arm. The pictures of images are in `medssl.reports.pictures`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from medssl.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
-from medssl.slices import CONVENTION, predictions_figure, views_figure
+from medssl.reports.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
+from medssl.reports.pictures import CONVENTION, predictions_figure, views_figure
 
 __all__ = [
     "CONVENTION",

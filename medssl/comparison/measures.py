@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from medssl.class_scores import confusion, quick_figures, rates
 from medssl.runs import Run
-from medssl.scores import class_scores, mean_or_none, score_by_case
+from medssl.scores.classes import confusion, quick_figures, rates
+from medssl.scores.voxels import class_scores, mean_or_none, score_by_case
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
 
-from medssl.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
+from medssl.reports.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
 
 COLUMNS = 4  # pictures in a row
 LONGEST = 26  # characters of a name under a picture

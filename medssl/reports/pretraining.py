@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from medssl.embeddings import embedding_figure, pca
-from medssl.page import picture
+from medssl.reports.page import picture
+from medssl.reports.pictures import CONVENTION, views_figure
 from medssl.runs import Run
-from medssl.slices import CONVENTION, views_figure
 
 
 def pretraining_answer(run: Run) -> str:

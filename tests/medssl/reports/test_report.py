@@ -11,11 +11,11 @@ import pytest
 from fabricated_runs import finetune_run, pretrain_run, write
 from PIL import Image
 
-from medssl.figures import bars_by_arm, curve_series, curves, predictions_figure, views_figure
 from medssl.problems import InputError
-from medssl.report import write_report
+from medssl.reports.charts import bars_by_arm, curve_series, curves, predictions_figure, views_figure
+from medssl.reports.pictures import _fullest, _slice
+from medssl.reports.report import write_report
 from medssl.runs import read_run
-from medssl.slices import _fullest, _slice
 
 EVIL = '<script>alert("$x^$")</script>'
 VOID = {"meta", "img", "source"}

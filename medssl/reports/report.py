@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medssl import comparison_report, run_report
 from medssl.atomic import write_atomically
-from medssl.compare import compare_runs
-from medssl.page import page
+from medssl.comparison.compare import compare_runs
 from medssl.problems import InputError, Problem
+from medssl.reports import comparison as comparison_parts
+from medssl.reports import run as run_parts
+from medssl.reports.page import page
 from medssl.runs import is_run, read_run
 
 
@@ -23,10 +24,10 @@ def write_report(folder: Path | str) -> Path:
         raise InputError([Problem(str(folder), "folder", "no such folder", "a run, or a folder of runs")])
     if is_run(folder):
         run = read_run(folder)
-        title, body = run_report.title(run), run_report.body(run)
+        title, body = run_parts.title(run), run_parts.body(run)
     else:
         comparison = compare_runs([folder])
-        title, body = f"Comparison: {folder.resolve().name}", comparison_report.body(comparison)
+        title, body = f"Comparison: {folder.resolve().name}", comparison_parts.body(comparison)
         write_atomically(folder / "summary.json", _json(comparison.as_dict()))
     return write_atomically(folder / "report.html", page(title, body))
 

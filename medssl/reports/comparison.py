@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from medssl import run_report
-from medssl.arms import Arm
-from medssl.compare import (
+from medssl.comparison.arms import Arm
+from medssl.comparison.compare import (
     Comparison,
     Difference,
     answer,
@@ -16,12 +15,13 @@ from medssl.compare import (
     table_cells,
     wide_classes,
 )
+from medssl.comparison.fairness import flat
+from medssl.comparison.measures import BY_CLASS
 from medssl.config import WITHOUT_EFFECT
-from medssl.fairness import flat
-from medssl.figures import bars_by_arm
-from medssl.measures import BY_CLASS
-from medssl.page import bullets, folded, heading, paragraph, picture, plain, section, settings, table
-from medssl.pretrain_report import views
+from medssl.reports import run as run_parts
+from medssl.reports.charts import bars_by_arm
+from medssl.reports.page import bullets, folded, heading, paragraph, picture, plain, section, settings, table
+from medssl.reports.pretraining import views
 from medssl.runs import Run, is_run, read_run
 
 PER_RUN = WITHOUT_EFFECT | {"seed", "draw", "kind"}  # settings in which the runs of an arm differ anyway
@@ -63,7 +63,7 @@ def _what_was_done(comparison: Comparison, pretraining: list[Run]) -> list[str]:
     arms = f"{len(comparison.arms)} arm{'s' if len(comparison.arms) > 1 else ''}"
     first = f"{count} fine-tuning runs in {arms} were compared on the same test cases, in pairs of equal seed and labels."
     skipped = [heading("Left out"), bullets(comparison.skipped)] if comparison.skipped else []
-    return [paragraph(first), *(paragraph(run_report.what_was_done(run)) for run in pretraining), *skipped]
+    return [paragraph(first), *(paragraph(run_parts.what_was_done(run)) for run in pretraining), *skipped]
 
 
 def _tables(comparison: Comparison) -> list[str]:
@@ -127,16 +127,16 @@ def _picture(
 
 def _curves(comparison: Comparison, pretraining: list[Run]) -> list[str]:
     """Every pre-training, and the first run of every arm."""
-    parts = [_with_heading(f"Pre-training {run.name}", run_report.curves_grid(run)) for run in pretraining]
-    return parts + [_with_heading(_first(arm), run_report.curves_grid(arm.runs[0])) for arm in comparison.arms]
+    parts = [_with_heading(f"Pre-training {run.name}", run_parts.curves_grid(run)) for run in pretraining]
+    return parts + [_with_heading(_first(arm), run_parts.curves_grid(arm.runs[0])) for arm in comparison.arms]
 
 
 def _views(run: Run) -> str:
-    return views(run, run_report.arrays_of(run, "views.npz"))
+    return views(run, run_parts.arrays_of(run, "views.npz"))
 
 
 def _predictions(arm: Arm) -> str:
-    return _with_heading(_first(arm), run_report.predictions(arm.runs[0]))
+    return _with_heading(_first(arm), run_parts.predictions(arm.runs[0]))
 
 
 def _settings(arms: list[Arm]) -> list[str]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any, Protocol
 
-from medssl.arms import Arm, Key
+from medssl.comparison.arms import Arm, Key
+from medssl.comparison.measures import MEASURES, Measure
 from medssl.config import WITHOUT_EFFECT
-from medssl.measures import MEASURES, Measure
 from medssl.runs import Run
 
 LAST = 0.2  # the part of the steps in which validation should no longer gain

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medssl.bootstrap import case_weights
+from medssl.scores.bootstrap import case_weights
 
 POLICY = (
     "The class with the highest probability is the prediction. Balanced accuracy is the mean sensitivity over classes; "

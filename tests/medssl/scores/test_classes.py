@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from medssl.bootstrap import case_weights
-from medssl.class_scores import (
+from medssl.scores.bootstrap import case_weights
+from medssl.scores.classes import (
     OF_CLASS,
     Judged,
     auc,

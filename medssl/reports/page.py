@@ -19,7 +19,7 @@ FOOTER = "Research use only. Not a medical device."
 
 def page(title: str, body: Iterable[str]) -> bytes:
     """Put the parts together; `title` is words."""
-    style = files("medssl").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("medssl.reports").joinpath("report.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from medssl.bootstrap import bootstrap_interval
-from medssl.measures import BESIDE, BY_CLASS, MEASURES, Measure, outcome_of
+from medssl.comparison.measures import BESIDE, BY_CLASS, MEASURES, Measure, outcome_of
 from medssl.problems import InputError, Problem
 from medssl.runs import Run
-from medssl.scores import mean_or_none
+from medssl.scores.bootstrap import bootstrap_interval
+from medssl.scores.voxels import mean_or_none
 
 Key = tuple[int, int]  # (seed, draw)
 # What tells runs of one name apart when two of them have the same seed and draw, most telling first.
