@@ -38,15 +38,16 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     compute, problems = choose(settings), Gathering()
     with problems:
         RunFolder.check(settings, "pretrain", resume)
-    encoder = build_encoder(settings, split_of(settings).channels)
+    split = split_of(settings)
+    encoder = build_encoder(settings, split.channels)
     with problems:
         loaded = start_encoder(encoder, settings)
     with problems:
         method = method_of(settings, encoder)
     with problems:
-        check_parts(settings, split_of(settings))
+        check_parts(settings, split)
     with problems:
-        split, store = load_data(settings, PARTS, labels=False)
+        _, store = load_data(settings, PARTS, labels=False)
     problems.raise_any()
     method.to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)

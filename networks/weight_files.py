@@ -30,8 +30,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         if path.suffix == ".safetensors":
             return load_file(path), plan
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError) as error:
         raise TransferError(f"found {first_line(error)}, expected readable weights") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch says of them names its own internals
+        raise TransferError("found a damaged file, or none of weights, expected readable weights") from error
     except Exception as error:  # torch.load raises its own unpickling error for anything but tensors
         raise TransferError("found objects other than tensors, expected weights alone") from error
     for container in ("state_dict", "model"):

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from medssl.config import MAESettings, Pretrain
 from medssl.losses import masked_patches, patch_foreground
-from medssl.methods.method import Method
+from medssl.methods.method import Restoring
 from medssl.ranks import share
 from networks.masked_autoencoder import MaskedAutoEncoder
 from networks.vit import ViT
 from transforms.joint_views import joint_views
 
 
-class MAE(Method):
+class MAE(Restoring):
     """Restores hidden patches from the visible ones."""
+
+    autoencoder: MaskedAutoEncoder
 
     def __init__(self, encoder: ViT, settings: Pretrain) -> None:
         super().__init__()
@@ -28,11 +30,6 @@ class MAE(Method):
         assert isinstance(s, MAESettings)
         self.settings = s
         self.autoencoder = MaskedAutoEncoder(encoder, s.mask_ratio, s.decoder_width, s.decoder_layers, s.decoder_heads)
-
-    @property
-    def encoder(self) -> ViT:  # type: ignore[override]
-        """The network that is kept."""
-        return self.autoencoder.encoder
 
     @staticmethod
     def views(settings: Pretrain) -> Transform:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from medssl.config import MaskedSettings, Pretrain
 from medssl.losses import masked_l1, masked_l2
-from medssl.methods.method import Method
+from medssl.methods.method import Restoring
 from medssl.ranks import share
 from networks.autoencoder import autoencoder
 from networks.features import Encoder
 from transforms.masked import masked_views
 
 
-class Masked(Method):
+class Masked(Restoring):
     """Restores the image from one that is partly hidden."""
 
     def __init__(self, encoder: Encoder, settings: Pretrain) -> None:
@@ -27,12 +27,6 @@ class Masked(Method):
         assert isinstance(settings.method, MaskedSettings)
         self.settings = settings.method
         self.autoencoder = autoencoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
-
-    @property
-    def encoder(self) -> Encoder:  # type: ignore[override]
-        """The network that is kept."""
-        encoder: Encoder = self.autoencoder.encoder  # type: ignore[assignment]
-        return encoder
 
     @staticmethod
     def views(settings: Pretrain) -> Transform:

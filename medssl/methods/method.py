@@ -39,3 +39,15 @@ class Method(nn.Module):
     def chance(settings: Pretrain) -> dict[str, float]:
         """Parts of the loss with the value they have when nothing is learned, where there is such a value."""
         return {}
+
+
+class Restoring(Method):
+    """A method that restores images by a decoder which is thrown away: `autoencoder` holds the encoder."""
+
+    autoencoder: nn.Module
+
+    @property
+    def encoder(self) -> Encoder:  # type: ignore[override]
+        """The network that is kept."""
+        encoder: Encoder = self.autoencoder.encoder  # type: ignore[assignment]
+        return encoder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medssl.config import Pretrain, ReconContrastSettings
 from medssl.losses import l1, nt_xent, nt_xent_chance, regularized_contrastive
-from medssl.methods.method import Method
+from medssl.methods.method import Restoring
 from medssl.ranks import gathered
 from networks.autoencoder import autoencoder
 from networks.features import Encoder
@@ -22,7 +22,7 @@ from transforms.views import recon_contrast_views
 VIEWS = ("view_0", "view_1")
 
 
-class ReconContrast(Method):
+class ReconContrast(Restoring):
     """Restores two corrupted views of every crop; the first against the crop, both against each other."""
 
     VALIDATION = "val_l1"
@@ -32,12 +32,6 @@ class ReconContrast(Method):
         assert isinstance(settings.method, ReconContrastSettings)
         self.settings = settings.method
         self.autoencoder = autoencoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
-
-    @property
-    def encoder(self) -> Encoder:  # type: ignore[override]
-        """The network that is kept."""
-        encoder: Encoder = self.autoencoder.encoder  # type: ignore[assignment]
-        return encoder
 
     @staticmethod
     def views(settings: Pretrain) -> Transform:
