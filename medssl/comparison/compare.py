@@ -15,6 +15,7 @@ from typing import Any
 from medssl.comparison.arms import Arm, Key, group_runs, over_seeds
 from medssl.comparison.fairness import arm_warnings, pair_warnings
 from medssl.comparison.measures import BY_CLASS, MEASURES, Measure
+from medssl.markdown import markdown_table
 from medssl.problems import InputError, Problem
 from medssl.runs import Run, find_runs, is_run, read_run
 from medssl.scores.bootstrap import bootstrap_interval, paired_bootstrap
@@ -147,9 +148,9 @@ def answer(comparison: Comparison) -> str:
 def table(comparison: Comparison) -> str:
     """Give the comparison as Markdown tables that also read well in a terminal."""
     header, rows = table_cells(comparison)
-    parts = [_markdown(header, rows)]
+    parts = [markdown_table(header, rows)]
     if wide_classes(comparison):
-        parts.append(_markdown(*class_cells(comparison)))
+        parts.append(markdown_table(*class_cells(comparison)))
     parts += [f"{in_measure(d)}{d.arm} against {d.reference}, {d.labels} labels: {d}" for d in comparison.differences]
     parts += [f"warning: {text}" for text in comparison.warnings]
     return "\n\n".join([*parts, *(f"left out: {text}" for text in comparison.skipped)])
@@ -300,13 +301,3 @@ def _against(comparison: Comparison, arm: Arm, measure: Measure) -> str:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Pad the columns so that the source lines up; numbers stand right, words left."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    pad = [str.ljust, *([str.rjust] * (len(header) - 1))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    body = [[put(cell, width) for put, cell, width in zip(pad, line, widths, strict=True)] for line in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [body[0], rule, *body[1:]])

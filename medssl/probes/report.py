@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medssl.atomic import write_atomically
 from medssl.embeddings import embedding_figure, pca
+from medssl.markdown import markdown_table
 from medssl.probes.frozen import Embedded
 from medssl.problems import printable
 from medssl.scores.bootstrap import PairedDifference, paired_bootstrap
@@ -145,7 +146,8 @@ def told(result: Result, as_json: bool) -> str:
 def table(result: Result) -> str:
     """A row for each classifier, as Markdown whose columns line up."""
     header = ["features", "probe", "chosen", "accuracy [95%]", "balanced accuracy [95%]", "log loss [95%]"]
-    return aligned(header, [table_row(judgement, result.labels) for judgement in result.judgements])
+    rows = [table_row(judgement, result.labels) for judgement in result.judgements]
+    return markdown_table(header, rows, words=3)
 
 
 def table_row(judgement: Judgement, labels: Mapping[int, str]) -> list[str]:
@@ -157,11 +159,3 @@ def table_row(judgement: Judgement, labels: Mapping[int, str]) -> list[str]:
         low, high = figures[f"{name}_interval"]
         cells.append(f"{figures[name]:.3f} [{low:.3f}, {high:.3f}]")
     return [judgement.features, judgement.classifier, chosen, *cells]
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown with columns padded to one width; words stand left."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    body = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
-    return "\n".join([body[0], "| " + " | ".join("-" * width for width in widths) + " |", *body[1:]])

@@ -74,6 +74,17 @@ def class_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
     return picture(cases_figure(arrays, names), f"Worst cases, {run.name}", caption, wide=True)
 
 
+def class_limits(run: Run) -> list[str]:
+    """Say what the numbers do not cover."""
+    policy = run.summary.get("policy")
+    return [
+        "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
+        "A bootstrap knows no error that no judged case shows: an interval at 0 or 1 has no width and claims too much.",
+        "Each image is judged by one crop in its middle.",
+        *([f"Figures: {policy}"] if policy else []),
+    ]
+
+
 def _over_all(s: Mapping[str, Any]) -> list[list[str]]:
     pixels = s.get("pixels") or {}
     means = ("specificity", "precision", "f1", "auc")

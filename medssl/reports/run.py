@@ -1,28 +1,41 @@
 """The parts of the report of one run, pre-training or fine-tuning."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 
 from medssl.comparison.fairness import flat
 from medssl.problems import InputError, Problem
-from medssl.reports.charts import (
-    CONVENTION,
-    curve,
-    curve_series,
-    curve_title,
-    predictions_figure,
-)
-from medssl.reports.classification import class_answer, class_pictures, class_tables
-from medssl.reports.page import bullets, folded, grid, paragraph, picture, section, settings, table
+from medssl.reports.charts import curve, curve_series, curve_title
+from medssl.reports.classification import class_answer, class_limits, class_pictures, class_tables
+from medssl.reports.page import bullets, grid, paragraph, picture, section, settings
 from medssl.reports.pretraining import embeddings, pretraining_answer, reads_labels, views
+from medssl.reports.segmentation import voxel_answer, voxel_limits, voxel_pictures, voxel_tables
 from medssl.runs import Run
-from medssl.scores.voxels import score_by_case
 
-WORST = 8  # cases in the table of the lowest scores
+
+class Parts(NamedTuple):
+    """What the report of a task has of its own: an answer in words, tables, pictures of predictions.npz, limits."""
+
+    answer: Callable[[Run], str]
+    tables: Callable[[Run], list[str]]
+    pictures: Callable[[Run, Mapping[str, Any]], str]
+    limits: Callable[[Run], list[str]]
+
+
+TASK_PARTS = {
+    "segmentation": Parts(voxel_answer, voxel_tables, voxel_pictures, voxel_limits),
+    "classification": Parts(class_answer, class_tables, class_pictures, class_limits),
+}
+
+
+def parts_of(run: Run) -> Parts:
+    """Give the parts of a fine-tuning's task; InputError for a task that this version does not know."""
+    if run.task not in TASK_PARTS:
+        raise InputError([Problem(str(run.folder / "summary.json"), "task", run.task, " or ".join(TASK_PARTS))])
+    return TASK_PARTS[run.task]
 
 
 def title(run: Run) -> str:
@@ -38,7 +51,7 @@ def body(run: Run) -> list[str]:
         paragraph(f"Run folder {run.folder.name}", "quiet"),
         section("What was done", paragraph(what_was_done(run))),
         section("The answer", paragraph(answer(run), "answer"), bullets(warnings(run), "warnings")),
-        section("Scores", *_scores(run)),
+        section("Scores", *scores(run)),
         section("Curves", curves_grid(run)),
         section("Views", views(run, arrays_of(run, "views.npz"))),
         section("Embeddings", embeddings(run, arrays_of(run, "embeddings.npz"))),
@@ -77,17 +90,7 @@ def answer(run: Run) -> str:
         return f"The run is not finished ({s.get('status', 'no summary.json')}): there is no result yet."
     if run.kind == "pretrain":
         return pretraining_answer(run)
-    if run.task == "classification":
-        return class_answer(run)
-    if s.get("dice") is None:
-        return "No case has a score: there is no result."
-    low, high = s.get("dice_interval") or (None, None)
-    interval = f" (95% interval {low:.3f} to {high:.3f} over patients)" if low is not None else ""
-    far = f", mean HD95 {s['hd95']:.2f} mm" if s.get("hd95") is not None else ""
-    return (
-        f"Mean Dice {s['dice']:.3f}{interval}{far}, n = {s.get('n')}. "
-        "One run does not say whether pre-training helps; a comparison with the other start, over several seeds, does."
-    )
+    return parts_of(run).answer(run)
 
 
 def warnings(run: Run) -> list[str]:
@@ -99,20 +102,7 @@ def limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
     if run.kind == "pretrain":
         return ["The validation loss says how well the pretext task is solved, not how useful the encoder is."]
-    policy = run.summary.get("policy")
-    if run.task == "classification":
-        return [
-            "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
-            "A bootstrap knows no error that no judged case shows: an interval at 0 or 1 has no width and claims too much.",
-            "Each image is judged by one crop in its middle.",
-            *([f"Figures: {policy}"] if policy else []),
-        ]
-    return [
-        "The interval covers the choice of test patients, not the choice of training cases and seeds.",
-        "Scores are measured on the prepared grid"
-        + (f" of {' x '.join(f'{mm:g}' for mm in spacing_of(run) or [])} mm." if spacing_of(run) else "."),
-        *([f"Empty classes: {policy}"] if policy else []),
-    ]
+    return parts_of(run).limits(run)
 
 
 def curves_grid(run: Run) -> str:
@@ -129,19 +119,14 @@ def curves_grid(run: Run) -> str:
     return grid([drawn(name) for name in names])
 
 
+def scores(run: Run) -> list[str]:
+    """Give the tables of a fine-tuning's figures."""
+    return [] if run.kind == "pretrain" else parts_of(run).tables(run)
+
+
 def predictions(run: Run) -> str:
-    """Give the picture of predictions beside labels, from the best case to the worst; of classes the worst cases."""
-    arrays = arrays_of(run, "predictions.npz")
-    if run.task == "classification":
-        return class_pictures(run, arrays)
-    if "image_0" not in arrays:
-        return ""
-    arrays = arrays | _missing_scores(run, arrays)
-    names = {int(index): str(name) for index, name in (run.split.get("labels") or {}).items()}
-    volume = np.asarray(arrays["image_0"]).ndim == 4
-    png = predictions_figure(arrays, names, spacing_of(run))
-    caption = f"Label and prediction as outlines, best case first. {CONVENTION if volume else ''}"
-    return picture(png, f"Predictions beside labels, {run.name}", caption, wide=True)
+    """Give the pictures of a fine-tuning's predictions."""
+    return "" if run.kind == "pretrain" else parts_of(run).pictures(run, arrays_of(run, "predictions.npz"))
 
 
 def arrays_of(run: Run, name: str) -> dict[str, Any]:
@@ -156,59 +141,9 @@ def arrays_of(run: Run, name: str) -> dict[str, Any]:
         raise InputError([Problem(str(path), "arrays", str(error), "an .npz file of arrays")]) from error
 
 
-def spacing_of(run: Run) -> Sequence[float] | None:
-    """Give the spacing of the prepared grid in mm, where the run knows one."""
-    spacing = run.summary.get("spacing") or run.config.get("spacing")
-    return [float(mm) for mm in spacing] if spacing else None
-
-
 def duration(seconds: float) -> str:
     """Write seconds as a person would."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _scores(run: Run) -> list[str]:
-    """Scores by class, and the cases with the lowest."""
-    if run.task == "classification":
-        return class_tables(run)
-    classes = run.summary.get("classes")
-    if not isinstance(classes, Mapping):
-        return []
-    rows = [[name, _number(c.get("dice"), 3), _number(c.get("hd95"), 2), c.get("n", "")] for name, c in classes.items()]
-    rows.append(
-        [
-            "mean over cases",
-            _number(run.summary.get("dice"), 3),
-            _number(run.summary.get("hd95"), 2),
-            run.summary.get("n"),
-        ]
-    )
-    parts = [table(["class", "Dice", "HD95 mm", "n"], rows, "Scores by class")]
-    try:
-        rows_of_cases = run.scores()
-    except InputError:
-        return parts
-    far = score_by_case(rows_of_cases, "hd95")
-    lowest = sorted((score, case) for case, score in score_by_case(rows_of_cases).items() if not math.isnan(score))[:WORST]
-    worst = table(
-        ["case", "Dice", "HD95 mm"], [[case, _number(d, 3), _number(far[case], 2)] for d, case in lowest], "Worst cases"
-    )
-    return [*parts, folded(f"The {len(lowest)} cases with the lowest Dice", worst)]
-
-
-def _missing_scores(run: Run, arrays: Mapping[str, Any]) -> dict[str, float]:
-    """The Dice of the shown cases from predictions.csv, where predictions.npz does not hold it."""
-    try:
-        by_case = score_by_case(run.scores())
-    except InputError:
-        return {}
-    count = sum(name.startswith("name_") for name in arrays)
-    shown = {k: str(arrays[f"name_{k}"]) for k in range(count) if f"name_{k}" in arrays}
-    return {f"dice_{k}": by_case[name] for k, name in shown.items() if f"dice_{k}" not in arrays and name in by_case}
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
