@@ -1,4 +1,4 @@
-"""Segmentation judged case by case: sliding windows over the whole image, then Dice and HD95 of each class.
+"""Segmentation judged case by case: sliding windows over the whole image, then the scores of each class.
 
 The scores themselves are in `medssl.scores.voxels`, which knows no torch; this file joins them to a network.
 Axis letters: c channel, then the spatial axes (2 or 3).
@@ -20,7 +20,6 @@ from medssl.scores.voxels import (
     Score,
     case_scores,
     dice,
-    hd95,
     mean_or_none,
     score_by_case,
     summarise,
@@ -35,7 +34,6 @@ __all__ = [
     "case_scores",
     "dice",
     "evaluate_segmentation",
-    "hd95",
     "mean_dice",
     "predict_volume",
     "prediction_arrays",
@@ -122,11 +120,13 @@ def evaluate_segmentation(
     overlap: float = 0.25,
     batch_size: int = 4,
     autocast: torch.dtype | None = None,
-    distances: bool = True,
+    tolerance: float | None = 2.0,
     keep: int = 4,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
     """Predict and score each case; `progress(case, its Dice)` is called after each.
+
+    `tolerance` in mm is that of the surface Dice; None leaves out all distances between surfaces.
 
     The kept predictions are the best, the worst, and between them cases spread over the scores: at most `keep` images
     are held at a time, whatever the number of cases.
@@ -136,7 +136,7 @@ def evaluate_segmentation(
     for case, patient, image, label, spacing in cases:
         truth = label[0] if label.ndim == image.ndim else label
         predicted = predict_volume(network, image, window, overlap, batch_size, autocast)
-        scores = case_scores(case, patient, predicted, truth.to(torch.int16), labels, spacing, distances)
+        scores = case_scores(case, patient, predicted, truth.to(torch.int16), labels, spacing, tolerance)
         rows += scores
         score = score_by_case(scores).get(case, NAN)
         if keep and not math.isnan(score):
@@ -156,7 +156,7 @@ def mean_dice(
     autocast: torch.dtype | None = None,
 ) -> float:
     """Give the data set's Dice alone, for validation while training; NaN where no case could be scored."""
-    result = evaluate_segmentation(network, cases, labels, window, overlap, batch_size, autocast, distances=False, keep=0)
+    result = evaluate_segmentation(network, cases, labels, window, overlap, batch_size, autocast, tolerance=None, keep=0)
     mean = mean_or_none(score_by_case(result.rows).values())
     return NAN if mean is None else mean
 

@@ -234,6 +234,7 @@ class Finetune(Shared):
     )
     augment: Augment = Field(Augment(), description="random changes of a crop")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.25, description="of sliding windows at validation and test")
+    tolerance: float = Field(2.0, gt=0, description="segmentation: mm that surfaces may lie apart in the surface Dice")
     allow_seen: bool = Field(False, description="judge also cases that the encoder was pre-trained on; the report says so")
     judge: Literal["test", "validation"] = Field("test", description="the part that is judged once, at the end")
 

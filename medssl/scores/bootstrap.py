@@ -63,6 +63,26 @@ def paired_bootstrap(
     return PairedDifference(difference, interval, relative, first.size, len(set(groups or range(first.size))))
 
 
+def mean_intervals(
+    values: Floats, groups: Sequence[Hashable], draws: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Floats:
+    """Give the percentile bootstrap intervals (m, 2) of the means of `values` (n, m), resampling whole `groups`.
+
+    All columns see the same draws. A NaN is left out of its column's mean, and so is a draw that has nothing else; the
+    interval of a column without a number is NaN.
+    """
+    found = np.isfinite(values)
+    known = np.where(found, values, 0.0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is a draw without a value
+        means = np.concatenate([(w @ known) / (w @ found) for w in case_weights(groups, draws, seed)])
+    tail = (1 - level) / 2
+    return np.stack([_quantiles(column[np.isfinite(column)], [tail, 1 - tail]) for column in means.T])
+
+
+def _quantiles(values: Floats, places: list[float]) -> Floats:
+    return np.quantile(values, places) if values.size else np.full(len(places), np.nan)
+
+
 def case_weights(groups: Sequence[Hashable], draws: int = 10_000, seed: int = 0) -> Iterator[Floats]:
     """Give how often each case comes in each draw of whole groups, in blocks (draws of the block, cases).
 

@@ -1,9 +1,6 @@
-"""Dice and 95% Hausdorff distance for each case and class, and their means: numpy and scipy only.
+"""Dice, surface distances and volume errors for each case and class, and their means: numpy and scipy only.
 
-Label maps are integer arrays (*spatial) in 2D or 3D. Class 0, the background, is never scored. HD95 follows
-`monai.metrics.compute_hausdorff_distance(percentile=95)`: surface voxels are those that an erosion by one (face
-neighbours) takes away; the directed distance is the 95th percentile (linear interpolation) of the distances from the
-surface voxels of one object to the nearest of the other; the larger of the two directions counts.
+Label maps are integer arrays (*spatial) in 2D or 3D. Class 0, the background, is never scored.
 """
 
 import csv
@@ -15,24 +12,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from medssl.scores.bootstrap import bootstrap_interval
+from medssl.scores.bootstrap import mean_intervals
+from medssl.scores.surfaces import LabelMap, SurfaceScores, surface_scores
 
 EMPTY_CLASS_POLICY = (
     "A class that neither the label nor the prediction of a case contains is left out of that case's mean and of "
     "the class's mean, whose n counts the cases that are left. A class that only one of the two contains scores "
-    "Dice 0 and, as HD95, the diagonal of the image in mm. A case's score is the mean over its classes that are left; "
+    "Dice 0, surface Dice 0 and, as HD95, the diagonal of the image in mm. A volume error is prediction minus label; a "
+    "missed object is an error of its whole volume, and an invented one has no relative error, for its label has no "
+    "volume. A case's score is the mean over its classes that are left; "
     "the Dice of the data set is the mean over cases. A case without any class in label and prediction has no score "
     "and is counted as unscored."
 )
-FIELDS = ("case", "patient", "class", "dice", "hd95", "label_voxels", "predicted_voxels")
+MEASURES = ("dice", "surface_dice", "hd95", "volume_error", "absolute_volume_error", "relative_volume_error")
+OVER_CASES = ("dice", "surface_dice", "hd95")  # a mean of volumes over the classes of a case says nothing
+DRAWS = 10_000
+FIELDS = (
+    "case", "patient", "class", "dice", "hd95", "label_voxels", "predicted_voxels",
+    "surface_dice", "volume_error", "relative_volume_error",
+)  # fmt: skip
 NAN = float("nan")
-LabelMap = npt.NDArray[np.integer[Any]]
 
 
 class Score(NamedTuple):
-    """One class of one case; `dice` and `hd95` are NaN where the policy excludes it, `hd95` also where not asked."""
+    """One class of one case; measures are NaN where the policy excludes them, those of surfaces also where not asked.
+
+    `volume_error` is in mm3, of 2D images in mm2: predicted minus labelled.
+    """
 
     case: str
     patient: str
@@ -41,6 +48,18 @@ class Score(NamedTuple):
     hd95: float
     label_voxels: int
     predicted_voxels: int
+    surface_dice: float = NAN
+    volume_error: float = NAN
+
+    @property
+    def absolute_volume_error(self) -> float:
+        """The size of the error, whose mean does not cancel."""
+        return abs(self.volume_error)
+
+    @property
+    def relative_volume_error(self) -> float:
+        """The error as a share of the label's volume; NaN where the label is empty."""
+        return self.predicted_voxels / self.label_voxels - 1 if self.label_voxels else NAN
 
 
 def dice(prediction: Any, label: Any, classes: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -50,28 +69,6 @@ def dice(prediction: Any, label: Any, classes: Sequence[int]) -> npt.NDArray[np.
     return np.where(total > 0, 2 * common / np.maximum(total, 1), np.nan)
 
 
-def hd95(prediction: Any, label: Any, spacing: Sequence[float], classes: Sequence[int] = (1,)) -> npt.NDArray[np.float64]:
-    """Give each class's HD95 in mm; NaN where both are empty, the image's diagonal where one is.
-
-    `spacing` is in mm, one number an axis.
-    """
-    pair = _label_maps(prediction, label)
-    if len(spacing) != pair[0].ndim:
-        raise ValueError(f"{len(spacing)} numbers of spacing for label maps with {pair[0].ndim} axes")
-    diagonal = math.hypot(*(size * mm for size, mm in zip(pair[0].shape, spacing, strict=True)))
-    boxes = [ndimage.find_objects(array, max_label=max(classes, default=0)) for array in pair]
-    distances = np.full(len(classes), diagonal)
-    for position, index in enumerate(classes):
-        found = [box[index - 1] for box in boxes if box[index - 1] is not None]
-        if not found:
-            distances[position] = np.nan
-        elif len(found) == 2:
-            # Nothing nearest lies outside the box of both, and a distance transform costs by the voxel.
-            both = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*found, strict=True))
-            distances[position] = _symmetric(pair[0][both] == index, pair[1][both] == index, spacing)
-    return distances
-
-
 def case_scores(
     case: str,
     patient: str,
@@ -79,43 +76,47 @@ def case_scores(
     label: Any,
     labels: Mapping[int, str],
     spacing: Sequence[float],
-    distances: bool = True,
+    tolerance: float | None = 2.0,
 ) -> list[Score]:
-    """Score every class of `labels` (index -> name) but the background in one case; HD95 only with `distances`."""
+    """Score every class of `labels` (index -> name) but the background in one case.
+
+    `tolerance` of the surface Dice and `spacing` are in mm; None leaves out the surfaces, which take the time.
+    """
     classes = [index for index in sorted(labels) if index != 0]
     pair = _label_maps(prediction, label)
     predicted, labelled, _ = _voxels(*pair, classes)
-    overlap = dice(*pair, classes)
-    far = hd95(*pair, spacing, classes) if distances else np.full(len(classes), np.nan)
+    overlap, none = dice(*pair, classes), np.full(len(classes), np.nan)
+    surface = SurfaceScores(none, none) if tolerance is None else surface_scores(*pair, spacing, tolerance, classes)
+    errors = np.where(predicted + labelled > 0, (predicted - labelled) * math.prod(spacing), np.nan)
     return [
-        Score(case, patient, labels[c], float(overlap[i]), float(far[i]), int(labelled[i]), int(predicted[i]))
+        Score(case, patient, labels[c], float(overlap[i]), float(surface.hd95[i]), int(labelled[i]), int(predicted[i]),
+              float(surface.dice[i]), float(errors[i]))
         for i, c in enumerate(classes)
-    ]
+    ]  # fmt: skip
 
 
-def summarise(rows: Iterable[Score]) -> dict[str, Any]:
-    """Give what summary.json says about the rows: n, dice, dice_interval, hd95, classes and the policy.
+def summarise(rows: Iterable[Score], draws: int = DRAWS) -> dict[str, Any]:
+    """Give what summary.json says about the rows: n, patients, OVER_CASES with intervals, classes and the policy.
 
-    `n` counts the scored cases, `unscored` names the others; a mean over nothing is None, never 0.
+    `n` counts the scored cases, `unscored` names the others; a mean over nothing is None, never 0, as is its interval.
+    Intervals are 95% and bootstrapped over patients.
     """
     rows = list(rows)
-    scores = score_by_case(rows)
-    scored = {case: score for case, score in scores.items() if not math.isnan(score)}
+    by_case = {measure: score_by_case(rows, measure) for measure in OVER_CASES}
     patients = {row.case: row.patient for row in rows}
-    interval = bootstrap_interval(list(scored.values()), [patients[case] for case in scored]) if scored else None
+    scored = [case for case, score in by_case["dice"].items() if not math.isnan(score)]
     return {
         "n": len(scored),
-        "unscored": [case for case in scores if case not in scored],
-        "dice": mean_or_none(scored.values()),
-        "dice_interval": list(interval) if interval else None,
-        "hd95": mean_or_none(score_by_case(rows, "hd95").values()),
-        "classes": class_scores(rows),
+        "patients": len({patients[case] for case in scored}),
+        "unscored": [case for case in patients if case not in scored],
+        **_with_intervals({measure: list(scores.values()) for measure, scores in by_case.items()}, patients.values(), draws),
+        "classes": class_scores(rows, draws),
         "policy": EMPTY_CLASS_POLICY,
     }
 
 
-def class_scores(rows: Iterable[Score]) -> dict[str, dict[str, Any]]:
-    """Give each class's mean Dice and HD95 over the n cases that the policy leaves.
+def class_scores(rows: Iterable[Score], draws: int = 0) -> dict[str, dict[str, Any]]:
+    """Give each class's mean of MEASURES over the n cases that the policy leaves; with `draws` also their intervals.
 
     `missed` counts the cases with a label and no prediction of the class, `invented` the reverse.
     """
@@ -124,14 +125,27 @@ def class_scores(rows: Iterable[Score]) -> dict[str, dict[str, Any]]:
         by_class.setdefault(row.name, []).append(row)
     return {
         name: {
-            "dice": mean_or_none(row.dice for row in of_class),
-            "hd95": mean_or_none(row.hd95 for row in of_class),
+            **_with_intervals(
+                {measure: [getattr(row, measure) for row in of_class] for measure in MEASURES},
+                [row.patient for row in of_class],
+                draws,
+            ),
             "n": sum(not math.isnan(row.dice) for row in of_class),
             "missed": sum(row.label_voxels > 0 and not row.predicted_voxels for row in of_class),
             "invented": sum(row.predicted_voxels > 0 and not row.label_voxels for row in of_class),
         }
         for name, of_class in by_class.items()
     }
+
+
+def _with_intervals(values: Mapping[str, Sequence[float]], patients: Iterable[str], draws: int) -> dict[str, Any]:
+    """The mean of each measure over cases, and with `draws` its interval; None where there is no value."""
+    means: dict[str, Any] = {measure: mean_or_none(of_cases) for measure, of_cases in values.items()}
+    if draws and any(mean is not None for mean in means.values()):
+        ends = mean_intervals(np.array(list(values.values())).T, list(patients), draws)
+        for measure, interval in zip(values, ends.tolist(), strict=True):
+            means[f"{measure}_interval"] = None if means[measure] is None else interval
+    return means
 
 
 def score_by_case(rows: Iterable[Score], measure: str = "dice") -> dict[str, float]:
@@ -154,19 +168,21 @@ def scores_csv(rows: Iterable[Score]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
-    writer.writerows([("" if isinstance(value, float) and math.isnan(value) else value) for value in row] for row in rows)
+    cells = ([*row, row.relative_volume_error] for row in rows)
+    writer.writerows([("" if isinstance(value, float) and math.isnan(value) else value) for value in row] for row in cells)
     return text.getvalue().encode()
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read a predictions.csv; ValueError, KeyError or OSError where it is none."""
+    """Read a predictions.csv, also one without surface Dice and volume errors; ValueError, KeyError or OSError otherwise."""
     with open(path, newline="", encoding="utf-8") as file:
         return [_score_of(line) for line in csv.DictReader(file)]
 
 
 def _score_of(line: Mapping[str, str]) -> Score:
-    case, patient, name, overlap, far, labelled, predicted = (line[field] for field in FIELDS)
-    return Score(case, patient, name, float(overlap or NAN), float(far or NAN), int(labelled), int(predicted))
+    case, patient, name, overlap, far, labelled, predicted = (line[field] for field in FIELDS[:7])
+    near, error = (float(line.get(field) or NAN) for field in ("surface_dice", "volume_error"))
+    return Score(case, patient, name, float(overlap or NAN), float(far or NAN), int(labelled), int(predicted), near, error)
 
 
 def _label_maps(prediction: Any, label: Any) -> tuple[LabelMap, LabelMap]:
@@ -184,10 +200,3 @@ def _voxels(prediction: LabelMap, label: LabelMap, classes: Sequence[int]) -> tu
     """Voxels of each class in the prediction, in the label and in both."""
     same = prediction[prediction == label]
     return tuple(np.array([np.count_nonzero(array == index) for index in classes], int) for array in (prediction, label, same))
-
-
-def _symmetric(p: npt.NDArray[np.bool_], g: npt.NDArray[np.bool_], spacing: Sequence[float]) -> float:
-    p_surface, g_surface = (array ^ ndimage.binary_erosion(array) for array in (p, g))
-    to_g = ndimage.distance_transform_edt(~g_surface, sampling=spacing)[p_surface]
-    to_p = ndimage.distance_transform_edt(~p_surface, sampling=spacing)[g_surface]
-    return float(max(np.percentile(to_g, 95), np.percentile(to_p, 95)))

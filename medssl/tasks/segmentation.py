@@ -31,7 +31,7 @@ from transforms.augment import augment_segmentation
 
 
 class Segmentation:
-    """A class for every voxel, validated by Dice, judged by Dice and HD95."""
+    """A class for every voxel, validated by Dice, judged by Dice, surface Dice, HD95 and volume."""
 
     watched = "val_dice"
     higher_is_better = True
@@ -62,12 +62,13 @@ class Segmentation:
                 whole_images(store, cases, settings),
                 self.split.labels,
                 *self.windows(compute),
+                tolerance=settings.tolerance,
                 progress=lambda case, dice: bar.update() and None,
             )
         write_atomically(run.path("predictions.csv"), scores_csv(result.rows))
         with atomic_path(run.path("predictions.npz")) as temporary:
             np.savez_compressed(temporary, **prediction_arrays(result.kept))
-        return summarise(result.rows)
+        return summarise(result.rows) | {"tolerance": settings.tolerance, "volume_unit": f"mm{settings.spatial_dims}"}
 
     def headline(self, scores: dict[str, Any]) -> str:
         return f"Dice {'none could be scored' if scores['dice'] is None else format(scores['dice'], '.4f')}"
