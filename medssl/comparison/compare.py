@@ -156,31 +156,35 @@ def table(comparison: Comparison) -> str:
     return "\n\n".join([*parts, *(f"left out: {text}" for text in comparison.skipped)])
 
 
-def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Give the header and the rows of the table; the classes have columns here when they are few."""
-    if comparison.task == "classification":
-        return _classification_cells(comparison)
+def table_cells(comparison: Comparison, against: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Give the header and the rows of the table; the classes have columns here when they are few.
+
+    `against` adds the differences to the random arm, a column for each measure that cases are compared by.
+    """
+    figures = _figure_titles(comparison)
     names = [] if wide_classes(comparison) else class_names(comparison)
-    header = ["arm", "labels", "seeds", "n", "Dice", *names, "HD95 mm", "seconds", "against random [95%]"]
-    rows = []
-    for arm in comparison.arms:
-        classes = [class_figure(arm, name) for name in names]
-        ends = [_number(arm.mean("hd95"), 2), _number(arm.seconds, 0), _against(comparison, arm, comparison.measures[0])]
-        rows.append([arm.name, arm.labels, str(len(arm.seeds)), str(arm.n), _spread(arm, "dice"), *classes, *ends])
+    measures = comparison.measures if against else ()
+    several = len(measures) > 1
+    differences = [f"{f'{measure.title} ' if several else ''}against random [95%]" for measure in measures]
+    header = ["arm", "labels", "seeds", "n", *figures.values(), *names, "seconds", *differences]
+    rows = [
+        [arm.name, arm.labels, str(len(arm.seeds)), str(arm.n)]
+        + [_spread(arm, figure) for figure in figures]
+        + [class_figure(arm, name) for name in names]
+        + [_number(arm.seconds, 0), *(_against(comparison, arm, measure) for measure in measures)]
+        for arm in comparison.arms
+    ]
     return header, rows
 
 
-def _classification_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The same for classes: each measure, and the difference in each that has one."""
-    against = [f"{measure.title} against random [95%]" for measure in comparison.measures]
-    header = ["arm", "labels", "seeds", "n", "accuracy", "balanced accuracy", "log loss", "seconds", *against]
-    rows = []
-    for arm in comparison.arms:
-        figures = [_spread(arm, figure) for figure in ("accuracy", "balanced_accuracy", "log_loss")]
-        differences = [_against(comparison, arm, measure) for measure in comparison.measures]
-        row = [arm.name, arm.labels, str(len(arm.seeds)), str(arm.n), *figures, _number(arm.seconds, 0), *differences]
-        rows.append(row)
-    return header, rows
+def _figure_titles(comparison: Comparison) -> dict[str, str]:
+    """The figures over all cases that have a column; without the surface Dice where no run has one."""
+    if comparison.task == "classification":
+        return {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "log_loss": "log loss"}
+    titles = {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95 mm"}
+    return {
+        figure: title for figure, title in titles.items() if any(not math.isnan(arm.mean(figure)) for arm in comparison.arms)
+    }
 
 
 def class_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -289,8 +293,8 @@ def class_figure(arm: Arm, name: str) -> str:
 
 
 def _spread(arm: Arm, figure: str) -> str:
-    sd = arm.figures[figure].sd
-    return _number(arm.mean(figure)) + ("" if sd is None else f" ± {sd:.3f}")
+    digits, sd = 2 if figure == "hd95" else 3, arm.figures[figure].sd
+    return _number(arm.mean(figure), digits) + ("" if sd is None else f" ± {sd:.{digits}f}")
 
 
 def _against(comparison: Comparison, arm: Arm, measure: Measure) -> str:

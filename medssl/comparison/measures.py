@@ -31,8 +31,14 @@ MEASURES = {
         Measure("log_loss", "log loss", "log loss (lower is better)", "val_log_loss", -1, 0.02),
     ),
 }
-BESIDE = {"segmentation": ("hd95",), "classification": ("balanced_accuracy",)}  # averaged over runs, no value a case
-BY_CLASS = {"segmentation": ("dice", "hd95"), "classification": ("sensitivity", "specificity")}  # first: the one drawn
+BESIDE = {
+    "segmentation": ("surface_dice", "hd95"),
+    "classification": ("balanced_accuracy",),
+}  # averaged over runs, no value a case
+BY_CLASS = {  # the first is drawn
+    "segmentation": ("dice", "surface_dice", "hd95", "volume_error", "relative_volume_error"),
+    "classification": ("sensitivity", "specificity"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,11 @@ def outcome_of(run: Run) -> Outcome:
 
 
 def _of_voxels(run: Run) -> Outcome:
-    """Dice by case without those that the policy excludes, and HD95."""
+    """Dice by case without those that the policy excludes; the surface Dice is None in runs that were judged without."""
     rows = run.scores()
     values = {case: score for case, score in score_by_case(rows).items() if not math.isnan(score)}
-    far = mean_or_none(score_by_case(rows, "hd95").values())
-    return Outcome({"dice": values}, {"hd95": far}, class_scores(rows), {row.case: row.patient for row in rows})
+    beside = {figure: mean_or_none(score_by_case(rows, figure).values()) for figure in BESIDE["segmentation"]}
+    return Outcome({"dice": values}, beside, class_scores(rows), {row.case: row.patient for row in rows})
 
 
 def _of_classes(run: Run) -> Outcome:

@@ -68,12 +68,13 @@ def _what_was_done(comparison: Comparison, pretraining: list[Run]) -> list[str]:
 
 def _tables(comparison: Comparison) -> list[str]:
     """The arms, the classes where they are many, and every difference with its interval."""
-    parts = [table(*table_cells(comparison), "Arms")]
+    parts = [table(*table_cells(comparison, against=False), "Arms")]  # the differences have a table of their own
     if wide_classes(comparison):
         title = f"{BY_CLASS[comparison.task][0].capitalize()} by class"
         parts += [heading(title), table(*class_cells(comparison), title)]
-    what = "Dice is" if comparison.task == "segmentation" else "Accuracies and log loss are"
-    parts.append(paragraph(f"{what} mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet"))
+    parts.append(
+        paragraph("Figures are mean ± standard deviation over seeds; n counts test cases; seconds is one run.", "quiet")
+    )
     rows = [
         [
             f"{capitalised(in_measure(d))}{d.arm} against {d.reference}",

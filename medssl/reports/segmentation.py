@@ -8,11 +8,12 @@ import numpy as np
 
 from medssl.problems import InputError
 from medssl.reports.charts import CONVENTION, predictions_figure
-from medssl.reports.page import folded, picture, table
+from medssl.reports.page import folded, heading, paragraph, picture, table
 from medssl.runs import Run
 from medssl.scores.voxels import score_by_case
 
 WORST = 8  # cases in the table of the lowest scores
+FORMATS = {"hd95": ".2f", "volume_error": "+.1f", "absolute_volume_error": ".1f", "relative_volume_error": "+.1%"}
 
 
 def voxel_answer(run: Run) -> str:
@@ -20,40 +21,71 @@ def voxel_answer(run: Run) -> str:
     s = run.summary
     if s.get("dice") is None:
         return "No case has a score: there is no result."
-    low, high = s.get("dice_interval") or (None, None)
-    interval = f" (95% interval {low:.3f} to {high:.3f} over patients)" if low is not None else ""
+    near = f", {surface_title(run)} {s['surface_dice']:.3f}" if s.get("surface_dice") is not None else ""
     far = f", mean HD95 {s['hd95']:.2f} mm" if s.get("hd95") is not None else ""
     return (
-        f"Mean Dice {s['dice']:.3f}{interval}{far}, n = {s.get('n')}. "
+        f"Mean Dice {s['dice']:.3f}{_interval(s)}{near}{far}, n = {s.get('n')}. "
         "One run does not say whether pre-training helps; a comparison with the other start, over several seeds, does."
     )
 
 
 def voxel_tables(run: Run) -> list[str]:
-    """Give the scores by class, and the cases with the lowest."""
+    """Give the scores of all cases, of each class, the volumes, and the cases with the lowest Dice."""
     classes = run.summary.get("classes")
     if not isinstance(classes, Mapping):
         return []
-    rows = [[name, _number(c.get("dice"), 3), _number(c.get("hd95"), 2), c.get("n", "")] for name, c in classes.items()]
-    rows.append(
-        [
-            "mean over cases",
-            _number(run.summary.get("dice"), 3),
-            _number(run.summary.get("hd95"), 2),
-            run.summary.get("n"),
-        ]
+    titles = {"dice": "Dice", "surface_dice": surface_title(run), "hd95": "HD95 mm"}
+    if run.summary.get("surface_dice") is None:
+        titles.pop("surface_dice")  # of a run that was judged before there was one
+    cells = [[name, *(cell(of, key) for key in titles), of.get("n", "")] for name, of in classes.items()]
+    mean = ["mean over cases", *(cell(run.summary, key) for key in titles), run.summary.get("n", "")]
+    ends = "In brackets: 95% interval, bootstrap over patients. n counts the cases that have a score."
+    return [
+        table(["class", *titles.values(), "n"], [*cells, mean], "Scores by class"),
+        paragraph(ends if run.summary.get("dice_interval") else "", "quiet"),
+        *_volumes(run, classes),
+        *_worst(run, titles),
+    ]
+
+
+def surface_title(run: Run) -> str:
+    """Name the surface Dice with its tolerance."""
+    tolerance = run.summary.get("tolerance")
+    return "surface Dice" + ("" if tolerance is None else f" at {tolerance:g} mm")
+
+
+def cell(figures: Mapping[str, Any], key: str) -> str:
+    """Write a measure of a summary with its interval."""
+    ends = figures.get(f"{key}_interval")
+    return _number(figures.get(key), key) + (f" [{_number(ends[0], key)}, {_number(ends[1], key)}]" if ends else "")
+
+
+def _volumes(run: Run, classes: Mapping[str, Any]) -> list[str]:
+    """Whether classes come out too large or too small, and objects that were missed or invented."""
+    if not any(of.get("volume_error") is not None for of in classes.values()):
+        return []
+    unit = {"mm2": "mm²"}.get(str(run.summary.get("volume_unit")), "mm³")
+    header = ["class", f"error {unit}", f"size of the error {unit}", "relative error", "missed", "invented"]
+    keys = ("volume_error", "absolute_volume_error", "relative_volume_error")
+    rows = [[name, *(cell(of, key) for key in keys), of.get("missed"), of.get("invented")] for name, of in classes.items()]
+    about = (
+        "Volumes of the prediction minus those of the label, mean over cases: below 0 a class comes out too small. "
+        "In the size of the error too much and too little do not cancel. Missed and invented count cases with the class "
+        "in the label alone and in the prediction alone; the relative error leaves out invented ones."
     )
-    parts = [table(["class", "Dice", "HD95 mm", "n"], rows, "Scores by class")]
+    return [heading("Volume of each class"), table(header, rows, "Volume of each class"), paragraph(about, "quiet")]
+
+
+def _worst(run: Run, titles: Mapping[str, str]) -> list[str]:
     try:
-        rows_of_cases = run.scores()
+        rows = run.scores()
     except InputError:
-        return parts
-    far = score_by_case(rows_of_cases, "hd95")
-    lowest = sorted((score, case) for case, score in score_by_case(rows_of_cases).items() if not math.isnan(score))[:WORST]
-    worst = table(
-        ["case", "Dice", "HD95 mm"], [[case, _number(d, 3), _number(far[case], 2)] for d, case in lowest], "Worst cases"
-    )
-    return [*parts, folded(f"The {len(lowest)} cases with the lowest Dice", worst)]
+        return []
+    by_case = {key: score_by_case(rows, key) for key in titles}
+    lowest = sorted((score, case) for case, score in by_case["dice"].items() if not math.isnan(score))[:WORST]
+    cells = [[case, *(_number(by_case[key][case], key) for key in titles)] for _, case in lowest]
+    worst = table(["case", *titles.values()], cells, "Worst cases")
+    return [folded(f"The {len(lowest)} cases with the lowest Dice", worst)]
 
 
 def voxel_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
@@ -70,13 +102,14 @@ def voxel_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
 
 def voxel_limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
-    policy = run.summary.get("policy")
-    return [
-        "The interval covers the choice of test patients, not the choice of training cases and seeds.",
-        "Scores are measured on the prepared grid"
-        + (f" of {' x '.join(f'{mm:g}' for mm in spacing_of(run) or [])} mm." if spacing_of(run) else "."),
-        *([f"Empty classes: {policy}"] if policy else []),
+    policy, spacing = run.summary.get("policy"), spacing_of(run)
+    found = [
+        "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
+        "Scores are measured on the prepared grid" + (f" of {' x '.join(f'{mm:g}' for mm in spacing)} mm." if spacing else "."),
     ]
+    if run.summary.get("surface_dice") is not None:
+        found.append("A surface Dice counts voxels of surfaces: compare it at equal tolerance and spacing only.")
+    return [*found, *([f"Empty classes: {policy}"] if policy else [])]
 
 
 def spacing_of(run: Run) -> Sequence[float] | None:
@@ -96,5 +129,10 @@ def _missing_scores(run: Run, arrays: Mapping[str, Any]) -> dict[str, float]:
     return {f"dice_{k}": by_case[name] for k, name in shown.items() if f"dice_{k}" not in arrays and name in by_case}
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def _interval(s: Mapping[str, Any]) -> str:
+    low, high = s.get("dice_interval") or (None, None)
+    return "" if low is None else f" (95% interval {low:.3f} to {high:.3f} over patients)"
+
+
+def _number(value: float | None, key: str) -> str:
+    return "-" if value is None or math.isnan(value) else format(value, FORMATS.get(key, ".3f"))

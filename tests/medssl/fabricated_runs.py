@@ -22,15 +22,20 @@ def finetune_run(
     network: str = "vit_small",
     labelled: int | None = 6,
     hd95: float = 2.0,
+    surface: float | None = None,
     config: Mapping[str, Any] | None = None,
     summary: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a finished fine-tuning run; `dice` gives the Dice of the classes 1, 2 of each case, NaN where excluded."""
+    """Write a finished fine-tuning run; `dice` gives the Dice of the classes 1, 2 of each case, NaN where excluded.
+
+    `surface` is the surface Dice as a share of the Dice; None leaves it and the volume errors out, as older runs did.
+    """
     rows = [
-        Score(case, case.split("_")[0], LABELS[index + 1], value, float("nan") if np.isnan(value) else hd95, 10, 10)
+        Score(case, case.split("_")[0], LABELS[index + 1], value, float("nan") if np.isnan(value) else hd95, 10, 10,
+              *([] if surface is None else [value * surface, -1.5]))
         for case, values in dice.items()
         for index, value in enumerate(values)
-    ]
+    ]  # fmt: skip
     shared = {"network": network, "encoder": encoder, "seed": seed, "draw": seed, "labelled": labelled, "steps": 100}
     shared |= {"lr": 1e-3}
     folder.mkdir(parents=True)

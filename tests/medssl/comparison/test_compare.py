@@ -94,11 +94,20 @@ def test_the_table(tmp_path: Path) -> None:
     lines = table(compare_runs([tmp_path])).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:4]]
     assert cells[0] == [
-        "arm", "labels", "seeds", "n", "Dice", "anterior", "posterior", "HD95 mm", "seconds", "against random [95%]",
+        "arm", "labels", "seeds", "n", "Dice", "HD95 mm", "anterior", "posterior", "seconds", "against random [95%]",
     ]  # fmt: skip
     assert cells[3][:5] == ["vit_small, pre-trained", "6", "2", "3", "0.683 ± 0.071"]
-    assert cells[3][5:] == ["0.717", "0.700", "1.00", "60", "+0.133 [+0.100, +0.150]"]
+    assert cells[3][5:] == ["1.00 ± 0.00", "0.717", "0.700", "60", "+0.133 [+0.100, +0.150]"]
     assert len({len(line) for line in lines[:4]}) == 1
+
+
+def test_surface_dice_stands_beside_where_runs_have_it(tmp_path: Path) -> None:
+    finetune_run(tmp_path / "random", {"p_1": [0.5, 0.7], "q_1": [0.6, NAN]})  # an older run
+    finetune_run(tmp_path / "pre", {"p_1": [0.5, 0.7], "q_1": [0.4, NAN]}, encoder="runs/pre", surface=0.5)
+    comparison = compare_runs([tmp_path])
+    header, _, random, pre = ([cell.strip() for cell in line.split("|")[5:8]] for line in table(comparison).splitlines()[:4])
+    assert (header, random[1], pre[1]) == (["Dice", "surface Dice", "HD95 mm"], "-", "0.250")
+    assert comparison.as_dict()["arms"][1]["classes"]["anterior"]["surface_dice"] == pytest.approx(0.225)
 
 
 def test_what_weakens_a_comparison_is_said(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def surface(mask: np.ndarray) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(("shape", "spacing"), [((14, 12, 11), (1.5, 0.7, 2.0)), ((20, 24), (0.1, 0.3))])
 def test_surfaces_equal_a_slow_search(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
     prediction, label = blobs(shape, 2), blobs(shape, 3)
-    tolerance = 3 * spacing[0]  # exactly three voxels, which rounding must not push out
+    tolerance = 3 * spacing[0]
     for k in (1, 2):
         ours = surface_scores(prediction, label, spacing, tolerance, [k])
         mine, its = (surface(array == k) for array in (prediction, label))
@@ -79,6 +79,7 @@ def test_scores_by_hand() -> None:
     prediction[2, 2, 2] = label[5, 2, 2] = 1
     assert surface_scores(prediction, label, (2.0, 1.0, 1.0), 5.9).hd95 == [6.0]
     assert [surface_scores(prediction, label, (2.0, 1.0, 1.0), mm).dice[0] for mm in (5.9, 6.0)] == [0.0, 1.0]
+    assert surface_scores(prediction, label, (0.1, 1.0, 1.0), 0.3).dice == [1.0]  # 3 * 0.1 is 0.30000000000000004
     prediction[5, 2, 2] = 1
     assert dice(prediction, label, [1]) == [2 / 3]
     assert surface_scores(prediction, label, (2.0, 1.0, 1.0), 1.0).dice == [pytest.approx(2 / 3)]
