@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medssl.problems import InputError
+from medssl.reports.calibration import calibration_parts
 from medssl.reports.charts import CONVENTION
 from medssl.reports.class_pictures import cases_figure, confusion_figure
 from medssl.reports.page import folded, heading, paragraph, picture, table
@@ -14,6 +15,7 @@ WORST = 20  # cases in the table of the highest log loss
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
+    "mcc": "Matthews correlation",
     "log_loss": "log loss",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -58,6 +60,7 @@ def class_tables(run: Run) -> list[str]:
         heading("Of each class"),
         table(["class", "cases", "predicted", *(TITLES[name] for name in OF_CLASS)], _of_classes(s), "Figures of each class"),
         paragraph("Intervals in brackets: 95%, bootstrap over patients. AUC is that of a class against all others.", "quiet"),
+        *calibration_parts(run),
         *_worst(run),
     ]
 
@@ -76,12 +79,13 @@ def class_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
 
 def class_limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
-    policy = run.summary.get("policy")
+    policy, calibration = run.summary.get("policy"), run.summary.get("calibration") or {}
     return [
         "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
         "A bootstrap knows no error that no judged case shows: an interval at 0 or 1 has no width and claims too much.",
         "Each image is judged by one crop in its middle.",
         *([f"Figures: {policy}"] if policy else []),
+        *([f"Calibration: {calibration['policy']}"] if calibration else []),
     ]
 
 

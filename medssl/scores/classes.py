@@ -21,7 +21,8 @@ from medssl.scores.bootstrap import case_weights
 POLICY = (
     "The class with the highest probability is the prediction. Balanced accuracy is the mean sensitivity over classes; "
     "this and the other means over classes leave out classes without a case. Such a class has no sensitivity, precision, "
-    "F1 and AUC, and a class that was never predicted has no precision: none, not 0. Probabilities below 1e-15 count "
+    "F1 and AUC, and a class that was never predicted has no precision: none, not 0. Matthews' correlation is 0 for chance, "
+    "and none where truth or prediction is one class alone. Probabilities below 1e-15 count "
     "as 1e-15 in the log loss (natural logarithm)."
 )
 LEAST = 1e-15  # probability, in the log loss
@@ -29,7 +30,7 @@ DRAWS = 2_000
 FIELDS = ("case", "patient", "truth", "predicted")
 PREFIX = "p_"  # of a class's column of probabilities
 OF_CLASS = ("sensitivity", "specificity", "precision", "f1", "auc")
-OVER_ALL = ("accuracy", "balanced_accuracy", "log_loss", "specificity", "precision", "f1", "auc")
+OVER_ALL = ("accuracy", "balanced_accuracy", "mcc", "log_loss", "specificity", "precision", "f1", "auc")
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -71,6 +72,7 @@ def figures(truth: Ints, probabilities: Floats, weights: Floats) -> dict[str, Fl
     over_all = {name: _mean(values, some & np.isfinite(values)) for name, values in of_class.items()}
     over_all["balanced_accuracy"] = over_all.pop("sensitivity")
     over_all |= {"accuracy": np.trace(counts, axis1=1, axis2=2) / total, "log_loss": weights @ losses / total}
+    over_all["mcc"] = correlation(counts)
     return over_all | {f"class_{name}": values for name, values in of_class.items()}
 
 
@@ -86,6 +88,17 @@ def rates(counts: npt.NDArray[Any]) -> dict[str, Floats]:
         "precision": np.where(some, _ratio(hits, predicted), np.nan),
         "f1": np.where(some, _ratio(2 * hits, cases + predicted), np.nan),
     }
+
+
+def correlation(counts: npt.NDArray[Any]) -> Floats:
+    """Give Matthews' correlation (...) of confusion matrices (..., k of the truth, k predicted), after Gorodkin 2004.
+
+    1 for perfect answers, 0 for chance whatever the classes' shares; NaN where truth or prediction is one class alone.
+    """
+    cases, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
+    hits = np.trace(counts, axis1=-2, axis2=-1)
+    spread = (total**2 - np.square(cases).sum(-1)) * (total**2 - np.square(predicted).sum(-1))
+    return _ratio(hits * total - (cases * predicted).sum(-1), np.sqrt(spread))
 
 
 def auc(truth: Ints, scores: Floats, weights: Floats) -> Floats:
@@ -149,7 +162,7 @@ def summarise_classes(rows: Iterable[Judged], labels: Mapping[int, str], draws: 
 
 def quick_figures(rows: Sequence[Judged]) -> dict[str, float]:
     """Give log_loss, accuracy and balanced_accuracy alone, for validation while training."""
-    truth, probabilities = _arrays(rows)
+    truth, probabilities = arrays_of(rows)
     found = figures(truth, probabilities, np.ones((1, len(rows))))
     return {name: float(found[name][0]) for name in ("log_loss", "accuracy", "balanced_accuracy")}
 
@@ -180,15 +193,15 @@ def read_predictions(path: Path) -> tuple[dict[int, str], list[Judged]]:
 
 def _with_intervals(rows: Sequence[Judged], draws: int, seed: int) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """All figures of the cases, and the ends (2,) or (2, k) of their percentile intervals."""
-    truth, probabilities = _arrays(rows)
+    truth, probabilities = arrays_of(rows)
     now = figures(truth, probabilities, np.ones((1, len(rows))))
     blocks = [figures(truth, probabilities, w) for w in case_weights([row.patient for row in rows], draws, seed)]
     drawn = {name: np.concatenate([block[name] for block in blocks]) for name in now}
-    return now, {name: _ends(values) for name, values in drawn.items()}
+    return now, {name: percentile_ends(values) for name, values in drawn.items()}
 
 
-def _ends(values: Floats) -> Floats:
-    """The 2.5th and 97.5th percentile over draws in which the figure exists; NaN where it never does."""
+def percentile_ends(values: Floats) -> Floats:
+    """Give the 2.5th and 97.5th percentile (2, ...) over draws (r, ...) in which a figure exists; NaN where it never does."""
     ends = np.full((2, *values.shape[1:]), np.nan)
     columns = values.reshape(len(values), -1)
     flat = ends.reshape(2, -1)
@@ -199,7 +212,8 @@ def _ends(values: Floats) -> Floats:
     return ends
 
 
-def _arrays(rows: Sequence[Judged]) -> tuple[Ints, Floats]:
+def arrays_of(rows: Sequence[Judged]) -> tuple[Ints, Floats]:
+    """Give the true classes (n,) and the probabilities (n, k) of cases; ValueError for none."""
     if not rows:
         raise ValueError("rows: found none, expected at least one case")
     return np.array([row.truth for row in rows], np.int64), np.array([row.probabilities for row in rows], np.float64)

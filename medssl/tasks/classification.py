@@ -23,6 +23,7 @@ from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem, RunError
 from medssl.run_folder import RunFolder
+from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.splits import Case, Split
 from medssl.store import Store
@@ -89,7 +90,9 @@ class Classification:
         write_atomically(run.path("predictions.csv"), predictions_csv(rows, labels))
         with atomic_path(run.path("predictions.npz")) as temporary:
             np.savez_compressed(temporary, **worst_cases(store, cases, rows, self.settings))
-        scores, pixels = summarise_classes(rows, labels), judge_pixels(self.settings, self.split, store)
+        known = [] if self.settings.judge == "validation" else list(self.predict(store, self.split.part("validation"), compute))
+        scores = summarise_classes(rows, labels) | {"calibration": summarise_calibration(rows, known)}
+        pixels = judge_pixels(self.settings, self.split, store)
         ours, theirs = scores["balanced_accuracy"], pixels["balanced_accuracy"]
         found = f"the network's balanced accuracy {ours:.3f} is not above the {theirs:.3f} of {pixels['name']}"
         return scores | {"pixels": pixels, "warnings": [] if ours > theirs else [f"warning: {found}"]}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, summarise_classes
 from medssl.scores.voxels import Score, scores_csv, summarise
 
@@ -50,16 +51,25 @@ def finetune_run(
 
 
 def classification_run(
-    folder: Path, cases: Mapping[str, tuple[int, Sequence[float]]], *, encoder: str = "none", seed: int = 0
+    folder: Path,
+    cases: Mapping[str, tuple[int, Sequence[float]]],
+    *,
+    encoder: str = "none",
+    seed: int = 0,
+    validation: Sequence[Judged] = (),
 ) -> Path:
-    """Write a finished classification of three classes; `cases` gives the truth and the probabilities of each case."""
+    """Write a finished classification of three classes; `cases` gives the truth and the probabilities of each case.
+
+    Probabilities are calibrated by those of `validation`.
+    """
     rows = [Judged(case, case.split("_")[0], truth, tuple(p)) for case, (truth, p) in cases.items()]
     names = {0: "disc", 1: "ring", 2: "pair"}
     shared = {"network": "vit_small", "encoder": encoder, "seed": seed, "draw": seed, "labelled": 6, "steps": 100, "lr": 1e-3}
     folder.mkdir(parents=True)
     write(folder / "config.json", shared | {"kind": "finetune", "network": {"name": "vit_small"}})
     state = {"kind": "finetune", "status": "finished", "task": "classification", "seconds": 60.0, "part": "test"}
-    write(folder / "summary.json", shared | state | summarise_classes(rows, names, draws=50) | {"warnings": []})
+    scores = summarise_classes(rows, names, draws=50) | {"calibration": summarise_calibration(rows, validation, draws=50)}
+    write(folder / "summary.json", shared | state | scores | {"warnings": []})
     write(folder / "split.json", {"task": "classification", "labels": {str(k): v for k, v in names.items()}})
     write(folder / "environment.json", {"python": "3.11"})
     (folder / "predictions.csv").write_bytes(predictions_csv(rows, names))

@@ -68,6 +68,10 @@ def test_three_classes_are_learned_and_judged(dims: int, classifying: Callable[.
     assert summary["patients"] == 6
     assert {"accuracy", "balanced_accuracy", "log_loss", "name", "C"} == set(summary["pixels"])
     assert np.sum(summary["confusion"]["counts"]) == 12
+    calibration = summary["calibration"]
+    assert calibration["log_loss"] == pytest.approx(summary["log_loss"])
+    assert (calibration["temperature"] is None) == (calibration["reason"] is not None)
+    assert calibration["temperature_cases"] == len(json.loads(split.read_text())["validation"])
     assert summary["balanced_accuracy_interval"][0] <= summary["balanced_accuracy"] <= summary["balanced_accuracy_interval"][1]
     labels, rows = read_predictions(run / "predictions.csv")
     assert labels == dict(enumerate(CLASSES))

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated_runs import finetune_run, pretrain_run, write
+from fabricated_runs import classification_run, finetune_run, pretrain_run, write
 from PIL import Image
 
 from medssl.problems import InputError
 from medssl.reports.charts import bars_by_arm, curve_series, curves, predictions_figure, views_figure
 from medssl.reports.pictures import _fullest, _slice
 from medssl.reports.report import write_report
+from medssl.reports.run import answer, limits, scores
 from medssl.runs import read_run
+from medssl.scores.classes import Judged
 
 EVIL = '<script>alert("$x^$")</script>'
 VOID = {"meta", "img", "source"}
@@ -80,6 +82,43 @@ def test_a_fine_tuning_run(tmp_path: Path) -> None:
     assert "Empty classes: A class that neither" in page
     assert "&lt;script&gt;" in page
     assert "alert(&quot;" in page
+
+
+def test_surfaces_and_volumes_of_a_segmentation(tmp_path: Path) -> None:
+    measured = {"tolerance": 1.5, "volume_unit": "mm2"}
+    run = finetune_run(tmp_path / "run", {"p0_1": [0.5, 0.7], "p1_1": [0.9, 0.9]}, surface=0.5, summary=measured)
+    found = read_run(run)
+    page = " ".join([answer(found), *scores(found)])
+    for words in (
+        "surface Dice at 1.5 mm 0.375, mean HD95 2.00 mm, n = 2",
+        "<td>0.375 [0.300, 0.450]</td>",
+        "error mm²",
+        "<td>-1.5 [-1.5, -1.5]</td><td>1.5 [1.5, 1.5]</td><td>+0.0% [+0.0%, +0.0%]</td><td>0</td>",
+    ):
+        assert words in page, words
+    older = read_run(finetune_run(tmp_path / "older", {"p0_1": [0.5, 0.7]}))
+    assert not re.search("surface Dice|Volume of", " ".join([answer(older), *scores(older)]))
+
+
+def test_the_calibration_of_a_classification(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    cases = {f"p{k}_1": (int(random.random() < 0.6), [0.05, 0.9, 0.05]) for k in range(40)}
+    known = [Judged(case, case, truth, tuple(p)) for case, (truth, p) in cases.items()]
+    right = np.mean([truth for truth, _ in cases.values()])
+    run = classification_run(tmp_path / "run", cases, validation=known)
+    page = " ".join([*scores(read_run(run)), *limits(read_run(run))])
+    assert f"a probability of 90% and is right in {right:.0%} of the cases: it is too sure of itself" in page
+    assert "fitted on the 40 validation cases, changes no answer; with it the log loss is" in page
+    assert page.count("<h3>Calibration</h3>") == page.count("Calibration: Confidence is") == 1
+    few = read_run(classification_run(tmp_path / "few", cases, validation=known[:3]))
+    assert "There is no temperature: 3 validation cases are too few" in " ".join(scores(few))
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["calibration"]
+    write(run / "summary.json", summary)
+    assert "alibration" not in " ".join([*scores(read_run(run)), *limits(read_run(run))])
+    write(run / "summary.json", summary | {"task": "tasting"})
+    with pytest.raises(InputError, match="task: found tasting, expected segmentation or classification"):
+        write_report(run)
 
 
 def test_a_pretraining_run_and_one_that_is_not_finished(tmp_path: Path) -> None:

@@ -84,11 +84,44 @@ def test_figures_are_scikit_learns() -> None:
             np.testing.assert_allclose(of_class["auc"][k], theirs)
             negative = metrics.recall_score(truth != k, said != k, sample_weight=w)
             np.testing.assert_allclose(of_class["specificity"][k], negative)
-    by_draw = zip(weights, found["accuracy"], found["balanced_accuracy"], found["log_loss"], strict=True)
-    for w, accuracy, balanced, loss in by_draw:
+    by_draw = zip(weights, *(found[name] for name in ("accuracy", "balanced_accuracy", "mcc", "log_loss")), strict=True)
+    for w, accuracy, balanced, mcc, loss in by_draw:
+        assert mcc == pytest.approx(metrics.matthews_corrcoef(truth, p.argmax(1), sample_weight=w))
         assert accuracy == pytest.approx(metrics.accuracy_score(truth, p.argmax(1), sample_weight=w))
         assert balanced == pytest.approx(metrics.balanced_accuracy_score(truth, p.argmax(1), sample_weight=w))
         assert loss == pytest.approx(metrics.log_loss(truth, p, sample_weight=w))
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_figures_leave_out_a_class_without_cases() -> None:
+    """Class 2 of 5 has no case but is predicted; class 4 has cases but is never predicted."""
+    rows = [row for row in guesses(120, 5, seed=3) if row.truth != 2]
+    truth, p = np.array([row.truth for row in rows]), np.array([row.probabilities for row in rows])
+    p = np.maximum(p, 0.002) * [1, 1, 1, 1, 0.1]
+    p /= p.sum(1, keepdims=True)
+    said, some = p.argmax(1), [0, 1, 3, 4]
+    assert ((said == 2).any(), (said == 4).any()) == (True, False)
+    found = {name: values[0] for name, values in figures(truth, p, np.ones((1, len(rows)))).items()}
+    known = {"labels": some, "zero_division": np.nan}
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(truth, said, **known)
+    expected = {"sensitivity": recall, "precision": precision, "f1": f1}
+    expected["specificity"] = [metrics.recall_score(truth != k, said != k) for k in some]
+    expected["auc"] = [metrics.roc_auc_score(truth == k, p[:, k]) for k in some]
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[f"class_{name}"][some], values)
+        if name != "sensitivity":
+            assert found[name] == pytest.approx(np.nanmean(values))
+    assert math.isnan(found["class_precision"][4])
+    assert [math.isnan(found[f"class_{name}"][2]) for name in OF_CLASS] == [True, False, True, True, True]
+    assert found["class_specificity"][2] == pytest.approx(np.mean(said != 2))
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, said))
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, said))
+    assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(truth, said))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(truth, p, labels=range(5)))
+    np.testing.assert_array_equal(confusion([Judged("", "", k, tuple(q)) for k, q in zip(truth, p, strict=True)], 5),
+                                  metrics.confusion_matrix(truth, said, labels=range(5)))  # fmt: skip
+    alone = figures(np.zeros(3, int), p[:3], np.ones((1, 3)))
+    assert math.isnan(alone["mcc"][0])
 
 
 def test_auc_counts_pairs() -> None:
