@@ -13,6 +13,12 @@ from pathlib import Path
 from medssl import __version__
 from medssl.problems import InputError, Problem, RunError, failure
 
+USES = {  # of networks, by how their names begin
+    "vit": "pre-training, classification, segmentation by a UNETR decoder",
+    "resnet": "pre-training, classification, segmentation by a U-Net decoder or network.decoder=fcn",
+    "unet": "segmentation, from scratch: the baseline",
+}
+
 
 def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     """Run ssl_pretrain.py or ssl_finetune.py; gives the exit code."""
@@ -240,7 +246,9 @@ def run_list(options: argparse.Namespace) -> None:
     from networks import NETWORKS
 
     print("methods:", ", ".join(METHODS))
-    print("networks:", ", ".join(NETWORKS))
+    print("networks:")
+    for start, uses in USES.items():
+        print(f"  {', '.join(name for name in NETWORKS if name.startswith(start))}: {uses}")
     print("recipes:")
     for name in recipe_names():
         recipe = read_recipe(RECIPES / f"{name}.json")

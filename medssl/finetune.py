@@ -9,6 +9,7 @@ from torch import nn
 
 from medssl import checkpoint
 from medssl.config import Finetune
+from medssl.config.networks import title_of
 from medssl.data import load_data, split_of, split_warnings
 from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, train
@@ -114,7 +115,7 @@ def summary_of(settings: Finetune, split: Split, store: Store, task: Task, progr
         "kind": "finetune",
         "status": "finished",
         "task": split.task,
-        "network": settings.network.name,
+        "network": title_of(settings.network, split.task),
         "encoder": settings.encoder if settings.encoder == "none" else str(Path(settings.encoder)),
         "labelled": len(split.part("training")),
         "draw": settings.draw,

@@ -11,7 +11,7 @@ from monai.networks.blocks.dynunet_block import UnetResBlock
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from networks.features import Encoder
+from networks.features import Encoder, refuse_partial_positions
 from networks.vit import ViT
 
 
@@ -62,9 +62,7 @@ class ConvAutoEncoder(nn.Module):
         self.decoder = nn.Sequential(*layers, Conv[Conv.CONV, dims](widths[-1], out_channels or encoder.in_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        stride = self.encoder.stride
-        if any(size % step for size, step in zip(x.shape[2:], stride, strict=True)):
-            raise ValueError(f"image: found {list(x.shape[2:])} voxels, expected multiples of the stride {list(stride)}")
+        refuse_partial_positions(x, self.encoder)
         reconstruction: Tensor = self.decoder(self.encoder.features(x).maps[-1])
         return reconstruction
 

@@ -12,7 +12,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
-    """What an encoder gives: feature maps from the image down, (b, e, *grid) each, and the pooled vector (b, width)."""
+    """What an encoder gives: feature maps from the image down, (b, e, *grid) each, and the pooled vector (b, width).
+
+    The pooled vector is the mean of the last map over its positions.
+    """
 
     maps: list[Tensor]
     pooled: Tensor
@@ -32,6 +35,13 @@ class Encoder(nn.Module):
     def features(self, x: Tensor) -> Features:
         """Encode images (b, c, *space) into feature maps and the pooled vector."""
         raise NotImplementedError
+
+
+def refuse_partial_positions(x: Tensor, encoder: Encoder) -> None:
+    """Raise ValueError for images (b, c, *space) whose sides are no multiples of the encoder's stride."""
+    stride = encoder.stride
+    if any(size % step for size, step in zip(x.shape[2:], stride, strict=True)):
+        raise ValueError(f"image: found {list(x.shape[2:])} voxels, expected multiples of the stride {list(stride)}")
 
 
 class Normalise(nn.Module):

@@ -1,24 +1,53 @@
-"""Heads over any encoder: the classifier of a task and the projector of a contrast."""
+"""Heads over any encoder: those of a task, and the projector of a contrast."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from networks.features import Encoder
 
 
 class Classifier(nn.Module):
-    """A linear layer on the encoder's pooled vector: (b, c, *space) -> logits (b, classes)."""
+    """A head on an encoder: (b, c, *space) -> (b, outputs), the logits of classes, or numbers of a regression.
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    `linear` is one layer on the pooled vector, `mlp` a `concat_head` on the mean and the maximum over the last map's
+    positions. In training an `mlp` needs batches of two or more.
+    """
+
+    def __init__(self, encoder: Encoder, outputs: int, head: str = "linear") -> None:
         super().__init__()
+        if head not in {"linear", "mlp"}:
+            raise ValueError(f"head: found {head}, expected linear or mlp")
         self.encoder = encoder
-        self.head = nn.Linear(encoder.width, classes)
+        self.with_maximum = head == "mlp"
+        self.head = concat_head(2 * encoder.width, outputs) if self.with_maximum else nn.Linear(encoder.width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder.features(x).pooled)
-        return logits
+        features = self.encoder.features(x)
+        vector = features.pooled
+        if self.with_maximum:
+            vector = torch.cat([vector, features.maps[-1].flatten(2).amax(2)], 1)
+        outputs: Tensor = self.head(vector)
+        return outputs
+
+
+def concat_head(width: int, outputs: int, hidden: int = 512) -> nn.Sequential:
+    """fastai's head behind its pooling: (b, width) -> (b, outputs), with half as much dropout first as before the end.
+
+    A norm stands before a layer and its shift does the work of a bias. The last layer has one all the same: a
+    regression starts it at the mean of its targets.
+    """
+    return nn.Sequential(
+        nn.BatchNorm1d(width),
+        nn.Dropout(0.25),
+        nn.Linear(width, hidden, bias=False),
+        nn.ReLU(inplace=True),
+        nn.BatchNorm1d(hidden),
+        nn.Dropout(0.5),
+        nn.Linear(hidden, outputs),
+    )
 
 
 def mlp(widths: Sequence[int], norm: bool = True, last_norm: bool = False) -> nn.Sequential:

@@ -60,7 +60,10 @@ class ResNet(MonaiResNet, Encoder):  # type: ignore[misc]
         self.in_channels = in_channels
         self.spatial_dims = dims
         self.width = self.in_planes  # MONAI counts the channels up to the last stage
-        self.stride = (8 * stem_stride * (2 if stem_pool else 1),) * dims
+        first = stem_stride * (2 if stem_pool else 1)
+        self.map_strides = [stem_stride, *(first * 2**stage for stage in range(4))]  # of the five maps
+        self.map_channels = [width, *(self.in_planes // 2**stage for stage in reversed(range(4)))]
+        self.stride = (self.map_strides[-1],) * dims
         self.normalise = normaliser(normalise, in_channels, dims)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,10 +69,10 @@ class ViT(MonaiViT, Encoder):  # type: ignore[misc]
         return self.encode(self.embed(x))
 
     def features(self, x: Tensor) -> Features:
-        """Encode images (b, c, *space) into the feature maps of all blocks and the pooled vector."""
+        """Encode images (b, c, *space) into the feature maps of all blocks, the last one normalised, and the pooled vector."""
         tokens, hidden = self(x)
         grid = self.grid_of(x)
-        return Features([self.to_map(h, grid) for h in hidden], tokens.mean(1))
+        return Features([self.to_map(h, grid) for h in [*hidden[:-1], tokens]], tokens.mean(1))
 
     def embed(self, x: Tensor) -> Tensor:
         """Cut images (b, c, *space) into tokens (b, n, e) with their positions added; space in multiples of the patch."""

@@ -44,6 +44,10 @@ class ResNetSettings(Table):
     width: int = Field(64, ge=4, description="channels of the first stage; each further stage doubles them")
     stem_stride: Literal[1, 2] = Field(2, description="stride of the first convolution; 1 for small images")
     stem_pool: bool = Field(True, description="the pooling after it; false for small images")
+    decoder: Literal["unet", "fcn"] = Field(
+        "unet", description="for segmentation: unet sees all maps and the image, fcn scores the last three maps alone"
+    )
+    feature_size: int = Field(16, ge=1, description="channels of the U-Net decoder at full resolution, doubled by each halving")
     decoder_channels: int = Field(16, ge=1, description="channels of the decoder at full resolution in pre-training")
     normalise: Normalise = Field("none", description=NORMALISED)
 
@@ -75,4 +79,10 @@ def unit_of(network: NetworkSettings, axes: int) -> list[int]:
 
 def encoder_sizes(network: EncoderSettings) -> dict[str, Any]:
     """The arguments of `networks.build_encoder` besides its name, channels and image size."""
-    return network.model_dump(exclude={"name", "feature_size", "decoder_channels"})
+    return network.model_dump(exclude={"name", "decoder", "feature_size", "decoder_channels"})
+
+
+def title_of(network: NetworkSettings, task: str) -> str:
+    """The network's name in summaries and tables, where runs of one name are one arm: with its decoder where it has a choice."""
+    decoded = task == "segmentation" and isinstance(network, ResNetSettings)
+    return f"{network.name}-{network.decoder}" if decoded else network.name

@@ -226,6 +226,12 @@ class Finetune(Shared):
     )
     foreground_share: Share = Field(0.5, description="share of crops centred on a labelled voxel; the rest on background")
     balance_classes: bool = Field(False, description="draw cases and crops of rare classes as often as of common ones")
+    head: Literal["linear", "mlp"] = Field(
+        "linear", description="classification: linear on the pooled vector, or fastai's mlp on mean and maximum, with dropout"
+    )
+    loss: Literal["cross_entropy", "log_sigmoid"] = Field(
+        "cross_entropy", description="classification; log_sigmoid: cross-entropy of the classes' sigmoids divided by their sum"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="classification: weights of the loss; balanced: one over a class's share of the training cases"
     )
@@ -242,6 +248,12 @@ class Finetune(Shared):
     def classes_balanced_once(self) -> Self:
         if self.balance_classes and self.class_weights != "none":
             raise ValueError(f"class_weights: found {self.class_weights}, expected none with balance_classes=true")
+        return self
+
+    @model_validator(mode="after")
+    def norms_in_the_head(self) -> Self:
+        if self.head == "mlp" and self.batch_size == 1:
+            raise ValueError("batch_size: found 1, expected at least 2 for the batch norms of head=mlp")
         return self
 
     @model_validator(mode="after")

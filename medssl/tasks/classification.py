@@ -1,4 +1,4 @@
-"""Classification: a linear layer on any encoder's pooled vector; cross-entropy; one centre crop an image.
+"""Classification: a head on any encoder; cross-entropy of softmax or sigmoids; one centre crop an image.
 
 In training a crop lies anywhere around the foreground, or in the centre where the image just fits. For validation and
 judging each image gives one prediction, of its centre crop at `crop_size`, padded where the image is smaller: with
@@ -19,7 +19,6 @@ from medssl.atomic import atomic_path, write_atomically
 from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
 from medssl.engine import Batch
-from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem, RunError
 from medssl.run_folder import RunFolder
@@ -29,6 +28,7 @@ from medssl.splits import Case, Split
 from medssl.store import Store
 from medssl.tasks.centre import centre_crop, class_of
 from medssl.tasks.pixels import judge_pixels
+from medssl.tasks.probabilities import log_probabilities
 from networks.heads import Classifier
 from transforms.augment import augment_image
 
@@ -49,7 +49,7 @@ class Classification:
         self.settings, self.split = settings, split
         check_classes(settings, split)
         self.encoder = build_encoder(settings, split.channels)
-        self.network = Classifier(self.encoder, len(split.labels))
+        self.network = Classifier(self.encoder, len(split.labels), settings.head)
         self.loaded = start_encoder(self.encoder, settings)
         self.weights = balanced_weights(split) if settings.class_weights == "balanced" else None
 
@@ -73,11 +73,12 @@ class Classification:
 
         The mean is over cases and not over their weights, so that a batch of one class alone is weighted too.
         """
-        logits, classes = at_least_float32(self.network(batch["image"])), batch["class"]
-        weights = None if self.weights is None else self.weights.to(logits)
+        logs, classes = log_probabilities(self.network(batch["image"]), self.settings.loss), batch["class"]
+        weights = None if self.weights is None else self.weights.to(logs)
         smoothing = self.settings.label_smoothing
-        losses = functional.cross_entropy(logits, classes, weights, reduction="none", label_smoothing=smoothing)
-        return {"loss": losses.mean(), "accuracy": (logits.argmax(1) == classes).float().mean()}
+        # which takes the softmax of log-probabilities, and that leaves them as they are
+        losses = functional.cross_entropy(logs, classes, weights, reduction="none", label_smoothing=smoothing)
+        return {"loss": losses.mean(), "accuracy": (logs.argmax(1) == classes).float().mean()}
 
     def validate(self, store: Store, compute: Compute) -> dict[str, float]:
         rows = list(self.predict(store, self.split.part("validation"), compute))
@@ -111,7 +112,8 @@ class Classification:
                 logits = self.network(crops.to(compute.device)).double().cpu()
             if not torch.isfinite(logits).all():
                 raise RunError("the network's output is not finite: it can't be judged")
-            for case, probabilities in zip(some, logits.softmax(1).tolist(), strict=True):
+            shares = log_probabilities(logits, self.settings.loss).exp()
+            for case, probabilities in zip(some, shares.tolist(), strict=True):
                 yield Judged(case.id, case.patient, class_of(case), tuple(probabilities))
         self.network.train(was_training)
 

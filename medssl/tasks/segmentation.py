@@ -1,4 +1,7 @@
-"""Segmentation: UNETR over a transformer, or a U-Net; Dice and cross-entropy; whole images in sliding windows."""
+"""Segmentation: UNETR over a transformer, a U-Net or FCN over a ResNet, or a U-Net from scratch.
+
+Dice and cross-entropy; whole images in sliding windows.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +13,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from medssl.atomic import atomic_path, write_atomically
-from medssl.config import Finetune, UNetSettings, ViTSettings
+from medssl.config import Finetune, ResNetSettings, UNetSettings
 from medssl.device import Compute
 from medssl.engine import Batch
 from medssl.evaluate import evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import whole_images
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
-from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.scores.voxels import scores_csv, summarise
 from medssl.splits import Split
 from medssl.store import Store
 from networks import builder
+from networks.fcn import FCN
 from networks.features import Encoder
+from networks.resnet import ResNet
+from networks.resnet_unet import ResNetUNet
 from networks.transfer import Report
 from networks.unetr import unetr
 from networks.vit import ViT
@@ -85,8 +90,12 @@ def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Encode
     if isinstance(network, UNetSettings):
         torch.manual_seed(settings.seed)
         return builder(network.name)(settings.spatial_dims, split.channels, classes, network.channels), None, None
-    if not isinstance(network, ViTSettings):
-        raise InputError([Problem("settings", "network", network.name, "a vit_... or unet for segmentation")])
     encoder = build_encoder(settings, split.channels)
-    assert isinstance(encoder, ViT)
-    return unetr(encoder, classes, network.feature_size), encoder, start_encoder(encoder, settings)
+    decoded: nn.Module
+    if isinstance(encoder, ViT):
+        decoded = unetr(encoder, classes, network.feature_size)
+    else:
+        assert isinstance(encoder, ResNet)
+        fcn = isinstance(network, ResNetSettings) and network.decoder == "fcn"
+        decoded = FCN(encoder, classes) if fcn else ResNetUNet(encoder, classes, network.feature_size)
+    return decoded, encoder, start_encoder(encoder, settings)
