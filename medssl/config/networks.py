@@ -83,6 +83,7 @@ def encoder_sizes(network: EncoderSettings) -> dict[str, Any]:
 
 
 def title_of(network: NetworkSettings, task: str) -> str:
-    """The network's name in summaries and tables, where runs of one name are one arm: with its decoder where it has a choice."""
-    decoded = task == "segmentation" and isinstance(network, ResNetSettings)
-    return f"{network.name}-{network.decoder}" if decoded else network.name
+    """The network's name in summaries and tables, where runs of one name are one arm: with the decoder that was chosen."""
+    if task == "segmentation" and isinstance(network, ResNetSettings):
+        return f"{network.name}-{network.decoder}"
+    return network.name

@@ -1,6 +1,7 @@
 """Classification by settings alone: it learns, freezes, resumes, is judged and compared."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from phantoms import CLASSES, make_classes
 from medssl import checkpoint
 from medssl.comparison.compare import answer, compare_runs, table
 from medssl.config import Finetune
+from medssl.data import load_data
+from medssl.device import choose
 from medssl.finetune import finetune, labelled_split
 from medssl.plan import build_encoder
 from medssl.problems import InputError, RunError
 from medssl.reports.report import write_report
 from medssl.scores.classes import read_predictions
+from medssl.tasks.centre import centre_crop
 from medssl.tasks.classification import Classification
+from medssl.tasks.probabilities import log_probabilities
 
 RESNET = {"name": "resnet18", "width": 8, "stem_stride": 1, "stem_pool": False}
 VIT = {"name": "vit_tiny", "patch_size": [8, 8], "hidden_size": 24, "mlp_size": 48, "layers": 2}
@@ -232,3 +237,49 @@ def test_arms_of_classifications(tmp_path: Path) -> None:
     finetune_run(tmp_path / "other", {"p_1": [0.5, 0.5]})
     with pytest.raises(InputError, match="found 4 of classification and 1 of segmentation, expected runs of one task"):
         compare_runs([tmp_path])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("loss", ["cross_entropy", "log_sigmoid"])
+def test_the_loss_and_the_probabilities_are_of_one_making(
+    smoothing: float, loss: str, classifying: Callable[..., Finetune]
+) -> None:
+    """Slowly, of a network's outputs: p_k = s(z_k) / sum_j s(z_j), s the logistic function, or the exponential one."""
+    weighted: dict[str, Any] = {"class_weights": "balanced", "labelled": 5, "precision": "float32"}
+    settings = classifying(loss=loss, label_smoothing=smoothing, **weighted)
+    split = labelled_split(settings)
+    task, store = Classification(settings, split), load_data(settings, ["training", "test"], labels=True)[1]
+    task.network.eval()
+    x, truths = torch.rand(4, 1, 32, 32), [2, 0, 2, 1]
+    rows = task.network(x).detach().tolist()
+    s = {"cross_entropy": math.exp, "log_sigmoid": lambda z: 1 / (1 + math.exp(-z))}[loss]
+    shares = [[s(z) / sum(map(s, row)) for z in row] for row in rows]
+    weight = [5 / 6, 5 / 6, 5 / 3]
+    terms = [[-weight[k] * math.log(p) for k, p in enumerate(row)] for row in shares]
+    expected = [(1 - smoothing) * row[k] + smoothing / 3 * sum(row) for row, k in zip(terms, truths, strict=True)]
+    found = task.loss({"image": x, "class": torch.tensor(truths)})["loss"]
+    assert float(found.detach()) == pytest.approx(sum(expected) / 4, rel=1e-5)
+
+    cases = split.part("test")[:4]
+    judged = list(task.predict(store, cases, choose(settings)))
+    crops = torch.stack([centre_crop(store, case, settings) for case in cases])
+    for one, row in zip(judged, task.network(crops).detach().tolist(), strict=True):
+        assert one.probabilities == pytest.approx([s(z) / sum(map(s, row)) for z in row], rel=1e-4)
+        assert sum(one.probabilities) == pytest.approx(1, abs=1e-9)
+
+
+def test_log_sigmoid_is_finite_for_any_output() -> None:
+    outputs = torch.tensor([[200.0, -200.0, 0.0], [-300.0, -200.0, -200.0], [50.0, 60.0, 70.0]], requires_grad=True)
+    logs = log_probabilities(outputs, "log_sigmoid")
+    torch.testing.assert_close(logs.exp(), torch.tensor([[2 / 3, 0, 1 / 3], [0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]]))
+    logs.sum().backward()
+    assert outputs.grad is not None
+    assert logs.isfinite().all()
+    assert outputs.grad.isfinite().all()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_an_mlp_head_is_trained_and_refuses_a_batch_of_one(classifying: Callable[..., Finetune]) -> None:
+    finetune(classifying(network=RESNET, head="mlp", loss="log_sigmoid", batch_size=2, steps=2, validate_every=2))
+    with pytest.raises(ValueError, match="batch_size: found 1, expected at least 2 for the batch norms of head=mlp"):
+        classifying(head="mlp", batch_size=1)

@@ -18,6 +18,30 @@ def test_classifier_uses_the_pooled_vector(name: str) -> None:
     torch.testing.assert_close(network(x), network.head(network.encoder.features(x).pooled))
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_the_mlp_head_is_fastais(name: str) -> None:
+    """By hand: mean and maximum over positions, then norm, linear, ReLU, norm, linear; trained a little beforehand."""
+    network, x = Classifier(build_encoder(name, 1, (32, 32), **SMALL[name]), 3, "mlp"), torch.rand(4, 1, 32, 32)
+    for step in range(3):
+        torch.manual_seed(step)
+        network(x).square().sum().backward()
+    network.eval()
+    norm, _, first, _, second_norm, _, last = network.head
+    positions = network.encoder.features(x).maps[-1].flatten(2).unbind(2)
+    v = torch.cat([sum(positions) / len(positions), torch.stack(positions).amax(0)], 1)
+    v = (v - norm.running_mean) / (norm.running_var + norm.eps).sqrt() @ first.weight.T
+    v = (v.clamp(min=0) - second_norm.running_mean) / (second_norm.running_var + second_norm.eps).sqrt()
+    torch.testing.assert_close(network(x), v @ last.weight.T + last.bias, atol=1e-5, rtol=1e-5)
+    assert [layer.p for layer in network.head if isinstance(layer, nn.Dropout)] == [0.25, 0.5]
+    assert (first.out_features, first.bias, network(x).shape) == (512, None, (4, 3))
+    assert [n for n, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())] == []
+
+
+def test_heads_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="head: found cosine, expected linear or mlp"):
+        Classifier(build_encoder("resnet18", 1, (32, 32), width=4), 2, "cosine")
+
+
 @pytest.mark.parametrize(
     ("norm", "last_norm", "kinds", "biases"),
     [

@@ -46,8 +46,9 @@ def test_the_vit_has_monais_keys_and_outputs() -> None:
     tokens, hidden = theirs(x)
     features = ours.features(x)
     torch.testing.assert_close(features.pooled, tokens.mean(1), atol=1e-5, rtol=1e-5)
-    # token number 4 of a 2 x 3 grid lies at row 1, column 1
-    torch.testing.assert_close(features.maps[2][:, :, 1, 1], hidden[2][:, 4], atol=1e-5, rtol=1e-5)
+    # token number 4 of a 2 x 3 grid lies at row 1, column 1; the last map is normalised
+    torch.testing.assert_close(features.maps[1][:, :, 1, 1], hidden[1][:, 4], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.maps[2][:, :, 1, 1], tokens[:, 4], atol=1e-5, rtol=1e-5)
 
 
 def test_every_trainable_parameter_gets_a_gradient() -> None:

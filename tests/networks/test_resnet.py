@@ -62,7 +62,8 @@ def test_the_stride_is_that_of_the_last_map(stem_stride: int, stem_pool: bool, d
     maps = encoder.features(torch.rand(1, 1, *size)).maps
     assert [s // step for s, step in zip(size, encoder.stride, strict=True)] == list(maps[-1].shape[2:])
     assert list(maps[0].shape[2:]) == [s // stem_stride for s in size]  # the stem's, before its pooling
-    assert [m.shape[1] for m in maps] == [4, 4, 8, 16, 32]
+    assert [m.shape[1] for m in maps] == encoder.map_channels == [4, 4, 8, 16, 32]
+    assert [size[0] // m.shape[2] for m in maps] == encoder.map_strides
     assert encoder.width == 32
 
 
@@ -104,6 +105,7 @@ def test_every_encoder_keeps_the_contract(name: str, dims: int) -> None:
     assert (encoder.in_channels, encoder.spatial_dims) == (2, dims)
     assert features.pooled.shape == (2, encoder.width)
     assert list(features.maps[-1].shape) == [2, encoder.width, *(32 // step for step in encoder.stride)]
+    torch.testing.assert_close(features.maps[-1].flatten(2).mean(2), features.pooled, atol=1e-5, rtol=1e-5)
 
 
 def test_sizes_not_given_are_those_of_the_name() -> None:
