@@ -261,7 +261,7 @@ def settings_help(kind: str) -> str:
 
     lines = ["settings:"]
     for name, setting in (Pretrain if kind == "pretrain" else Finetune).model_fields.items():
-        default = "" if setting.is_required() else f" [{setting.default}]"
+        default = "" if setting.is_required() else f" [{getattr(setting.default, 'name', setting.default)}]"
         lines.append(f"  {name}{default if len(default) < 40 else ''}: {setting.description or ''}")
     return "\n".join(lines)
 

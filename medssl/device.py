@@ -47,7 +47,7 @@ def has_tiny_convolutions(settings: Shared) -> bool:
     """
     if settings.spatial_dims == 2 or isinstance(settings.network, ViTSettings):
         return False
-    return any(size // unit < 3 for size, unit in zip(settings.crop_size, settings.unit, strict=True))
+    return any(side // unit < 3 for size in settings.sizes for side, unit in zip(size, settings.unit, strict=True))
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -20,12 +20,14 @@ from ignite.handlers import ProgressBar
 from torch import Tensor, nn
 
 from medssl import checkpoint
-from medssl.config import Shared
+from medssl.average import Average
+from medssl.config import FineTune, OneCycle, Shared
 from medssl.device import Compute
-from medssl.optimisers import optimiser_of, rate_at
+from medssl.optimisers import optimiser_of, set_pace
 from medssl.problems import RunError
 from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
+from medssl.schedules import Pace, pace_at
 from medssl.stopping import Stopped
 
 Batch = dict[str, Any]
@@ -60,12 +62,25 @@ class Progress:
 
 
 def train(run: RunFolder, settings: Shared, compute: Compute, training: Training) -> Progress:
-    """Train from where the run stands to its last step; raises Stopped on a signal, RunError on a non-finite loss."""
+    """Train from where the run stands to its last step; raises Stopped on a signal, RunError on a non-finite loss.
+
+    At the end the model has the averaged weights where there is an average.
+    """
     optimiser = optimiser_of(settings, training.groups)
-    progress = resume(run, training, optimiser)
+    average = Average(training.model, settings.ema)
+    progress = resume(run, training, optimiser, average)
+    if progress.step < settings.steps and not progress.stop:
+        train_on(run, settings, compute, training, optimiser, average, progress)
+    average.exchange()
+    return progress
+
+
+def train_on(
+    run: RunFolder, settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer,
+    average: Average, progress: Progress,
+) -> None:  # fmt: skip
+    """Train from the step that `progress` stands at to the last; raises as `train`."""
     trainer = Engine(step_function(settings, compute, training, optimiser))
-    if progress.step >= settings.steps or progress.stop:
-        return progress
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
     trainer.logger.setLevel(logging.CRITICAL)  # the command line says once why a run ended
     add_clock(trainer)
@@ -77,16 +92,18 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
         def account(engine: Engine) -> None:
             began = time.monotonic()
             progress.step = engine.state.iteration
+            average.update()
             write_line(metrics, {"step": progress.step} | engine.state.output)
             at_end = progress.step == settings.steps
             if training.validate and (progress.step % settings.validate_every == 0 or at_end):
-                judged = judge(run, settings, training, progress)
+                with average.shown():
+                    judged = judge(run, settings, training, progress)
                 write_line(metrics, {"step": progress.step} | judged)
                 for warning in training.warnings(engine.state.output | judged):
                     run.say(f"warning: step {progress.step}: {warning}")
             progress.seconds += engine.state.output["step_s"] + engine.state.output["data_s"] + time.monotonic() - began
             if caught or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
-                checkpoint.save_latest(run.folder, state_of(training, optimiser, progress))
+                checkpoint.save_latest(run.folder, state_of(training, optimiser, progress) | average.state())
             if caught:
                 raise Stopped(caught[0])
             if progress.stop:
@@ -96,13 +113,14 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
         trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
         trainer.run(training.batches(progress.step))
     run.path("progress.png").write_bytes(curves(run.metrics()))
-    return progress
 
 
 def step_function(
-    settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer
-) -> Callable[[Engine, Batch], dict[str, Any]]:
-    """Make the function of one training step: batch in, metrics of the step out."""
+    settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer,
+    pace: Callable[[int], Pace] | None = None,
+) -> Callable[[Engine, Batch], dict[str, Any]]:  # fmt: skip
+    """Make the function of one training step: batch in, metrics of the step out; `pace` replaces that of the settings."""
+    opposed = isinstance(settings.schedule, OneCycle | FineTune)  # momentum varies against the rate
     parameters = [p for group in training.groups for p in group["params"]]
 
     def step(engine: Engine, batch: Batch) -> dict[str, Any]:
@@ -111,9 +129,8 @@ def step_function(
         torch.manual_seed(settings.seed * 1_000_003 + number)
         training.model.train()
         training.before_step(number)
-        rate = rate_at(settings, number)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
+        now = pace(number) if pace else pace_at(settings, number)
+        set_pace(optimiser, now)
         with compute.context():
             parts = training.loss(to_device(batch, compute.device))
         optimiser.zero_grad(set_to_none=True)
@@ -128,7 +145,8 @@ def step_function(
         optimiser.step()
         seconds = time.perf_counter() - began
         told = {
-            "lr": rate,
+            "lr": now.rate,
+            **({"momentum": now.momentum} if opposed else {}),
             "grad_norm": norm.item(),
             "data_hash": "".join(batch["data_hash"]),
             "step_s": round(seconds, 5),
@@ -139,19 +157,23 @@ def step_function(
 
 
 def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
-    """Time whole training steps on one batch, after one that warms up; the median of the others."""
+    """Time whole training steps on one batch, after one that warms up; the median of the others.
+
+    They are the last of the run, in which all that ever is trained at all is, on crops of full size.
+    """
     engine = Engine(lambda engine, batch: None)
     engine.state.data_s = 0.0
     step = step_function(settings, compute, training, optimiser_of(settings, training.groups))
     times = []
-    for engine.state.iteration in range(1, steps + 2):
+    for before_last in range(steps, -1, -1):
+        engine.state.iteration = max(settings.steps - before_last, 1)
         began = time.perf_counter()
         step(engine, batch)
         times.append(time.perf_counter() - began)
     return sorted(times[1:])[len(times[1:]) // 2]
 
 
-def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer) -> Progress:
+def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer, average: Average) -> Progress:
     """Take up the newest checkpoint of the run, or start at step 0; metrics of steps to be done again are dropped."""
     state, warnings = checkpoint.load_newest(run.folder)
     for warning in warnings:
@@ -161,6 +183,7 @@ def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer)
         return Progress()
     training.model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
+    average.load(state)
     progress = Progress(**state["progress"])
     run.say(f"going on after step {progress.step}")
     return progress

@@ -5,12 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from medssl import checkpoint
 from medssl.config import Finetune
 from medssl.config.networks import title_of
 from medssl.data import load_data, split_of, split_warnings
+from medssl.depth import scaled_parts
 from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, train
 from medssl.freezing import Freezing
@@ -18,6 +17,7 @@ from medssl.loaders import Crops, training_loader
 from medssl.optimisers import parameter_groups
 from medssl.plan import differences, plan_of, save_encoder, seen_before
 from medssl.problems import Gathering, InputError, Problem
+from medssl.progressive import Resizing
 from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
@@ -70,19 +70,23 @@ def training_of(settings: Finetune, compute: Compute, split: Split, store: Store
     network, encoder = task.network.to(compute.device), task.encoder
     augment = task.augment()
     crops = Crops(store, split.part("training"), settings, augment)
-    freezing = Freezing(encoder, settings)
+    freezing, resizing = Freezing(encoder, settings), Resizing(settings)
+    parts = scaled_parts(encoder, settings) if encoder is not None else []
 
-    parts: list[tuple[nn.Module, float]] = [(encoder, settings.encoder_lr)] if encoder is not None else []
+    def before_step(step: int) -> None:
+        freezing.before_step(step)
+        resizing.before_step(step)
+
     return Training(
         model=network,
         groups=parameter_groups([*parts, (network, 1.0)]),
-        loss=task.loss,
+        loss=lambda batch: task.loss(resizing(batch)),
         batches=lambda start: training_loader(crops, start),
         validate=lambda: task.validate(store, compute),
         watched=task.watched,
         higher_is_better=task.higher_is_better,
         transform=augment,
-        before_step=freezing.before_step,
+        before_step=before_step,
     )
 
 

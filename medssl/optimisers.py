@@ -1,11 +1,10 @@
-"""The optimisers by name, and the learning rate of a step.
+"""The optimisers by name, and the parameters in groups.
 
 Torch's own, and LARS: You et al., "Large Batch Training of Convolutional Networks", 2017
 (https://arxiv.org/abs/1708.03888), in the form that SimCLR and Barlow Twins use: biases and norms are neither decayed nor
 scaled.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from medssl.config import Shared
+from medssl.schedules import Pace
 
 UNDECAYED = ("position_embeddings", "mask_token")  # of more than one axis, and yet not weights
 Groups = list[dict[str, Any]]
@@ -72,11 +72,11 @@ def parameter_groups(parts: Iterable[tuple[nn.Module, float]]) -> Groups:
     return [group for group in groups if group["params"]]
 
 
-def rate_at(settings: Shared, step: int) -> float:
-    """The learning rate of a step, counted from 1: linear warm-up, then constant or half a cosine down to 0."""
-    if step <= settings.warmup:
-        return settings.lr * step / settings.warmup
-    if settings.schedule == "constant":
-        return settings.lr
-    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+def set_pace(optimiser: Optimizer, pace: Pace) -> None:
+    """Give every group its rate, and all of them their momentum, which is Adam's first beta."""
+    for group in optimiser.param_groups:
+        group["lr"] = pace.rate * group["scale"]
+        if "betas" in group:
+            group["betas"] = (pace.momentum, group["betas"][1])
+        else:
+            group["momentum"] = pace.momentum

@@ -31,9 +31,14 @@ class Encoder(nn.Module):
     spatial_dims: int
     width: int  # the length of the pooled vector
     stride: tuple[int, ...]  # voxels of the image, an axis each, for one position of the last feature map
+    halfway: int  # how many of `layers` are its lower half
 
     def features(self, x: Tensor) -> Features:
         """Encode images (b, c, *space) into feature maps and the pooled vector."""
+        raise NotImplementedError
+
+    def layers(self) -> list[nn.Module]:
+        """All that has weights, from the image up: what comes before the blocks, every block, what comes after (or nothing)."""
         raise NotImplementedError
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from networks.features import Encoder, Features, normaliser
 
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
 
 class ResNet(MonaiResNet, Encoder):  # type: ignore[misc]
     """MONAI's ResNet with `features`: the maps of the stem and of the four stages, pooled by the mean over positions.
@@ -64,6 +66,7 @@ class ResNet(MonaiResNet, Encoder):  # type: ignore[misc]
         self.map_strides = [stem_stride, *(first * 2**stage for stage in range(4))]  # of the five maps
         self.map_channels = [width, *(self.in_planes // 2**stage for stage in reversed(range(4)))]
         self.stride = (self.map_strides[-1],) * dims
+        self.halfway = 1 + layers[0] + layers[1]
         self.normalise = normaliser(normalise, in_channels, dims)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,10 +78,15 @@ class ResNet(MonaiResNet, Encoder):  # type: ignore[misc]
         stem = self.act(self.bn1(self.conv1(self.normalise(x))))
         maps = [stem]
         x = stem if self.no_max_pool else self.maxpool(stem)
-        for stage in ("layer1", "layer2", "layer3", "layer4"):
+        for stage in STAGES:
             x = self.get_submodule(stage)(x)
             maps.append(x)
         return Features(maps, self.avgpool(x).flatten(1))
+
+    def layers(self) -> list[nn.Module]:
+        """The stem, every residual block, and nothing above them."""
+        blocks = [block for stage in STAGES for block in self.get_submodule(stage).children()]
+        return [nn.ModuleList([self.conv1, self.bn1]), *blocks, nn.ModuleList()]
 
 
 def resnet18(in_channels: int, image_size: Sequence[int], **sizes: int | bool | str) -> ResNet:

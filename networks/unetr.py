@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from networks.vit import ViT
 
 
-def unetr(encoder: ViT, out_channels: int, feature_size: int = 16) -> nn.Module:
+def unetr(encoder: ViT, out_channels: int, feature_size: int = 16, any_size: bool = False) -> nn.Module:
     """Put a UNETR decoder on `encoder`, which becomes the network's `.vit`: (b, c, *image_size) -> (b, classes, *image_size).
 
-    With 12 layers and patches of 16 this is `monai.networks.nets.UNETR`, otherwise `PatchUNETR`.
+    With 12 layers and patches of 16 this is `monai.networks.nets.UNETR`, otherwise `PatchUNETR`, which also takes images
+    of other sizes; `any_size` asks for it.
     """
-    if len(encoder.blocks) != 12 or set(encoder.patch_size) != {16}:
+    if any_size or len(encoder.blocks) != 12 or set(encoder.patch_size) != {16}:
         return PatchUNETR(encoder, out_channels, feature_size)
     network: nn.Module = MonaiUNETR(
         in_channels=encoder.in_channels,

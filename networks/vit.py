@@ -61,6 +61,7 @@ class ViT(MonaiViT, Encoder):  # type: ignore[misc]
         self.patch_size = self.stride = tuple(patch_size)
         self.hidden_size = self.width = hidden_size
         self.grid = tuple(i // p for i, p in zip(image_size, patch_size, strict=True))
+        self.halfway = 1 + layers // 2
         self.normalise = normaliser(normalise, in_channels, self.spatial_dims)
         freeze_unused(self.blocks)
 
@@ -73,6 +74,10 @@ class ViT(MonaiViT, Encoder):  # type: ignore[misc]
         tokens, hidden = self(x)
         grid = self.grid_of(x)
         return Features([self.to_map(h, grid) for h in [*hidden[:-1], tokens]], tokens.mean(1))
+
+    def layers(self) -> list[torch.nn.Module]:
+        """The patch and position embedding, every block, the last norm."""
+        return [self.patch_embedding, *self.blocks, self.norm]
 
     def embed(self, x: Tensor) -> Tensor:
         """Cut images (b, c, *space) into tokens (b, n, e) with their positions added; space in multiples of the patch."""

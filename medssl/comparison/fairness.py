@@ -19,6 +19,7 @@ FEW = 10  # test patients below which a percentile bootstrap is clearly too narr
 OWN = WITHOUT_EFFECT | {
     "kind", "split", "encoder", "seed", "draw", "labelled", "steps", "threads", "device", "lr", "encoder_lr",
     "freeze_steps", "frozen_norm", "warmup", "schedule", "weight_decay", "clip", "patience", "validate_every",
+    "rates", "layer_decay", "unfreeze_every", "ema",
 }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _unlike_settings(arm: Arm, other: Arm) -> list[str]:
     notes = []
     for key in sorted(ours.keys() | theirs.keys()):
         left, right = ours.get(key), theirs.get(key)
-        if left != right and key not in OWN and (same or key.split(".")[0] != "network"):
+        if left != right and not {key, key.split(".")[0]} & OWN and (same or key.split(".")[0] != "network"):
             notes.append(f"{key} differs: {_short(left)} against {_short(right)}")
     return notes
 

@@ -14,6 +14,7 @@ from medssl.config.methods import (
     VICRegSettings,
 )
 from medssl.config.networks import EncoderSettings, ResNetSettings, UNetSettings, ViTSettings, encoder_sizes
+from medssl.config.schedules import Constant, Cosine, FineTune, OneCycle, ScheduleSettings
 from medssl.config.scripts import WITHOUT_EFFECT, Augment, Finetune, Pretrain, Shared
 from medssl.config.tables import Table
 
@@ -21,17 +22,22 @@ __all__ = [
     "WITHOUT_EFFECT",
     "Augment",
     "BarlowSettings",
+    "Constant",
+    "Cosine",
     "EncoderSettings",
+    "FineTune",
     "Finetune",
     "JointViews",
     "MAESettings",
     "MaskedSettings",
     "MethodSettings",
+    "OneCycle",
     "PairsSettings",
     "Percentiles",
     "Pretrain",
     "ReconContrastSettings",
     "ResNetSettings",
+    "ScheduleSettings",
     "Shared",
     "SimCLRSettings",
     "SwAVSettings",

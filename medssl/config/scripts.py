@@ -4,6 +4,7 @@ Shared settings are flat. Those of one method or one network are a table of thei
 written as the name alone (`network=vit_base`) or as a table with a `name`. Nothing here imports torch.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from medssl.config.intensity import Percentiles, Window
 from medssl.config.methods import JointViews, MAESettings, MethodSettings, PairsSettings, SwAVSettings
 from medssl.config.networks import NetworkSettings, ResNetSettings, UNetSettings, ViTSettings, unit_of
+from medssl.config.schedules import Constant, FineTune, OneCycle, ScheduleSettings
 from medssl.config.tables import Share, Sizes, Table, named
 from medssl.methods import networks_for
 
@@ -78,7 +80,11 @@ class Shared(Table):
     encoder: str = Field("none", description="weights to start from: a run folder, a file, or none")
     lr: float = Field(gt=0, description="learning rate")
     warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="the rate after the warm-up")
+    schedule: Annotated[
+        ScheduleSettings,
+        Field(discriminator="name", description="how rate and momentum go: constant, cosine, one_cycle or fine_tune"),
+        BeforeValidator(named),
+    ] = Constant()
     weight_decay: float = Field(0.0, ge=0, description="decay of weights, not of biases, norms and positions")
     optimiser: Literal["adamw", "adam", "sgd", "lars"] = Field(
         "adamw", description="lars: SGD whose steps are scaled by layer, for large batches"
@@ -86,6 +92,9 @@ class Shared(Table):
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars, and the first beta of adam and adamw")
     beta2: float = Field(0.999, gt=0, lt=1, description="Adam's memory of squared gradients; 0.95 is common in pre-training")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; null: not clipped")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of a running average of the weights, which is validated, kept and judged; 0: off"
+    )
 
     @model_validator(mode="after")
     def fitting(self) -> Self:
@@ -111,6 +120,21 @@ class Shared(Table):
         if isinstance(self.network, ResNetSettings) and self.batch_size == 1 and self.crop_size == unit:
             raise ValueError(f"batch_size: found 1, expected at least 2 for the batch norms of {self.network.name}")
         return self
+
+    @model_validator(mode="after")
+    def fitting_schedule(self) -> Self:
+        name = self.schedule.name
+        if isinstance(self.schedule, OneCycle | FineTune):
+            if self.warmup:
+                raise ValueError(f"warmup: found {self.warmup}, expected 0 with schedule {name}, whose rate rises by itself")
+            if self.momentum != type(self).model_fields["momentum"].default:
+                raise ValueError(f"momentum: found {self.momentum}, expected schedule.momentum with schedule {name}")
+        return self
+
+    @property
+    def sizes(self) -> list[list[int]]:
+        """The voxels of crops as the network sees them, one after the other in equal shares of the steps."""
+        return [self.crop_size]
 
     @property
     def spatial_dims(self) -> int:
@@ -171,6 +195,10 @@ class Pretrain(Shared):
             raise ValueError(f"region: found {self.region}, expected one number for each axis of crop_size {self.crop_size}")
         if self.slices and self.spatial_dims != 2:
             raise ValueError(f"slices: found true with crop_size {self.crop_size}, expected a crop_size of two numbers")
+        if isinstance(self.schedule, FineTune):
+            raise ValueError(
+                "schedule: found fine_tune, expected constant, cosine or one_cycle: it frees a pre-trained encoder"
+            )
         return self
 
     @model_validator(mode="after")
@@ -220,9 +248,28 @@ class Finetune(Shared):
     labelled: int | None = Field(None, ge=1, description="labelled cases to train on, a nested subset; null: all")
     draw: int = Field(0, ge=0, description="which nested subset: 0 is the order of the split, k > 0 a shuffle")
     encoder_lr: float = Field(1.0, ge=0, description="rate of the encoder relative to lr")
+    rates: Literal["encoder", "slice", "layers"] = Field(
+        "encoder",
+        description="encoder: one rate for all of it; slice: encoder_lr for its lower half, the square root for the upper; "
+        "layers: the rate falls by layer_decay a layer",
+    )
+    layer_decay: float = Field(0.75, gt=0, le=1, description="rate of a layer relative to the one above, with rates=layers")
     freeze_steps: int = Field(0, ge=0, description="steps at the start in which the encoder stays as it is")
+    unfreeze_every: int = Field(
+        0,
+        ge=0,
+        description="steps after which one more part of the encoder, as in rates, is freed from the top; 0: all at once",
+    )
     frozen_norm: Literal["eval", "train"] = Field(
         "eval", description="a frozen encoder's batch norms: eval keeps their statistics too, train goes on averaging"
+    )
+    mixup: float = Field(
+        0.0, ge=0, description="alpha of the Beta distribution by which training images are mixed, not for segmentation; 0: off"
+    )
+    progressive: list[Sizes] = Field(
+        [],
+        description="smaller sizes to start with, each for an equal share of the steps; crops are shrunk to them. "
+        "Validation and judging are at crop_size",
     )
     foreground_share: Share = Field(0.5, description="share of crops centred on a labelled voxel; the rest on background")
     balance_classes: bool = Field(False, description="draw cases and crops of rare classes as often as of common ones")
@@ -255,6 +302,46 @@ class Finetune(Shared):
         if self.head == "mlp" and self.batch_size == 1:
             raise ValueError("batch_size: found 1, expected at least 2 for the batch norms of head=mlp")
         return self
+
+    @model_validator(mode="after")
+    def fine_tuned_by_its_schedule_alone(self) -> Self:
+        if not isinstance(self.schedule, FineTune):
+            return self
+        if not 1 <= self.freeze_steps < self.steps:
+            expected = f"1 to {self.steps - 1}, fewer than steps, with schedule fine_tune"
+            raise ValueError(f"freeze_steps: found {self.freeze_steps}, expected {expected}")
+        for field in ("encoder_lr", "rates", "unfreeze_every"):
+            found, default = getattr(self, field), type(self).model_fields[field].default
+            if found != default:
+                raise ValueError(f"{field}: found {found}, expected {default}, as schedule fine_tune has its own")
+        if isinstance(self.network, UNetSettings):
+            raise ValueError("schedule: found fine_tune, expected another for the network unet, which has no encoder to free")
+        return self
+
+    @model_validator(mode="after")
+    def freed_or_frozen(self) -> Self:
+        if self.unfreeze_every and self.encoder_lr == 0:
+            raise ValueError(f"unfreeze_every: found {self.unfreeze_every}, expected 0 with encoder_lr=0, which frees nothing")
+        return self
+
+    @model_validator(mode="after")
+    def growing(self) -> Self:
+        for k, (size, larger) in enumerate(pairwise(self.sizes)):
+            found = f"progressive: found {size}, expected"
+            if len(size) != self.spatial_dims:
+                raise ValueError(f"{found} one number for each axis of crop_size {self.crop_size}")
+            if any(n % part for n, part in zip(size, self.unit, strict=True)):
+                raise ValueError(f"{found} multiples of {self.unit}")
+            if size == larger or any(n > m for n, m in zip(size, larger, strict=False)):
+                expected = "a smaller size than crop_size" if k + 2 == len(self.sizes) else "sizes that rise, so one below"
+                raise ValueError(f"{found} {expected} {larger}")
+            if not isinstance(self.network, ViTSettings) and size == self.unit:
+                raise ValueError(f"{found} more than {self.unit} for the norms of {self.network.name}")
+        return self
+
+    @property
+    def sizes(self) -> list[list[int]]:
+        return [*self.progressive, self.crop_size]
 
     @model_validator(mode="after")
     def no_label_in_the_image(self) -> Self:

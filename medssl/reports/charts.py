@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 NOT_CURVES = ("step", "grad_norm", "epoch")
+PACE = ("lr", "momentum")  # drawn as they are
 Numbers = npt.NDArray[np.float64]
 
 
@@ -61,7 +62,7 @@ def curve_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Numbers,
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and "step" in line and name not in NOT_CURVES and not name.endswith("_s"):
                 points.setdefault(name, {})[int(line["step"])] = float(value)
-    order = sorted(points, key=lambda name: (name == "lr", name.startswith("val_"), name != "loss"))
+    order = sorted(points, key=lambda name: (name in PACE, name.startswith("val_"), name != "loss"))
     return {name: (np.array(sorted(points[name])), np.array([points[name][s] for s in sorted(points[name])])) for name in order}
 
 
@@ -109,7 +110,7 @@ def _curve(ax: Axes, name: str, steps: Numbers, values: Numbers, dark: bool) -> 
     """Raw values thin, their moving mean thick; validation points as measured."""
     colour = PALETTE[2] if name.startswith("val_") else PALETTE[1] if dark else PALETTE[6]
     ax.set_title(literal(curve_title(name)), fontsize=10)
-    if name == "lr":
+    if name in PACE:
         ax.plot(steps, values, color=colour)
     elif name.startswith("val_"):
         ax.plot(steps, values, color=colour, marker="o", markersize=2.5)
@@ -118,7 +119,7 @@ def _curve(ax: Axes, name: str, steps: Numbers, values: Numbers, dark: bool) -> 
         ax.plot(steps, values, color=colour, alpha=0.3, linewidth=0.7)
         ax.plot(steps, _moving_mean(values, window), color=colour, linewidth=1.6)
     finite = values[np.isfinite(values)]
-    if name != "lr" and finite.size and finite.min() > 0 and finite.max() > 50 * finite.min():
+    if name not in PACE and finite.size and finite.min() > 0 and finite.max() > 50 * finite.min():
         ax.set_yscale("log")
     ax.set_xlabel("step", fontsize=9)
     ax.grid(True)

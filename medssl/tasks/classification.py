@@ -31,6 +31,7 @@ from medssl.tasks.pixels import judge_pixels
 from medssl.tasks.probabilities import log_probabilities
 from networks.heads import Classifier
 from transforms.augment import augment_image
+from transforms.mixup import draw_mix
 
 SHOWN = 8  # cases with the highest log loss, kept as pictures
 
@@ -69,16 +70,23 @@ class Classification:
         return augment_image(spatial_dims=self.settings.spatial_dims, **self.settings.augment.model_dump())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy and the batch's accuracy.
+        """Cross-entropy and the batch's accuracy, of mixed images in their shares.
 
         The mean is over cases and not over their weights, so that a batch of one class alone is weighted too.
         """
-        logs, classes = log_probabilities(self.network(batch["image"]), self.settings.loss), batch["class"]
+        mix = draw_mix(self.settings.mixup, len(batch["image"]))
+        logs = log_probabilities(self.network(mix(batch["image"])), self.settings.loss)
         weights = None if self.weights is None else self.weights.to(logs)
         smoothing = self.settings.label_smoothing
-        # which takes the softmax of log-probabilities, and that leaves them as they are
-        losses = functional.cross_entropy(logs, classes, weights, reduction="none", label_smoothing=smoothing)
-        return {"loss": losses.mean(), "accuracy": (logs.argmax(1) == classes).float().mean()}
+
+        def losses(classes: Tensor) -> Tensor:
+            # which takes the softmax of log-probabilities, and that leaves them as they are
+            return functional.cross_entropy(logs, classes, weights, reduction="none", label_smoothing=smoothing)
+
+        def hits(classes: Tensor) -> Tensor:
+            return (logs.argmax(1) == classes).float()
+
+        return {name: mix.loss(of, batch["class"]).mean() for name, of in (("loss", losses), ("accuracy", hits))}
 
     def validate(self, store: Store, compute: Compute) -> dict[str, float]:
         rows = list(self.predict(store, self.split.part("validation"), compute))

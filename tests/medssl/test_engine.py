@@ -16,10 +16,11 @@ import torch
 from medssl import checkpoint
 from medssl.config import Finetune, Pretrain
 from medssl.finetune import finetune
-from medssl.optimisers import parameter_groups, rate_at
+from medssl.optimisers import parameter_groups
 from medssl.pretrain import pretrain
 from medssl.problems import InputError, RunError
 from medssl.run_folder import RunFolder
+from medssl.schedules import pace_at
 from medssl.stopping import Finished
 from medssl.synth import make_dataset
 from networks.transfer import read_weights
@@ -138,10 +139,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 def test_the_rate_warms_up_and_falls_as_half_a_cosine(pretraining: Callable[..., Pretrain]) -> None:
     settings = pretraining(steps=110, warmup=10, schedule="cosine", lr=1.0)
-    assert [rate_at(settings, step) for step in (1, 5, 10)] == [0.1, 0.5, 1.0]
-    assert rate_at(settings, 60) == pytest.approx(0.5)
-    assert rate_at(settings, 110) == pytest.approx(0.0)
-    assert {rate_at(pretraining(lr=1.0), step) for step in (1, 6)} == {1.0}
+    assert [pace_at(settings, step).rate for step in (1, 5, 10)] == [0.1, 0.5, 1.0]
+    assert pace_at(settings, 60).rate == pytest.approx(0.5)
+    assert pace_at(settings, 110).rate == pytest.approx(0.0)
+    assert {pace_at(pretraining(lr=1.0), step) for step in (1, 6)} == {(1.0, 0.9)}
 
 
 def test_norms_biases_and_positions_do_not_decay() -> None:
