@@ -115,6 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     probe_arguments(probe)
     probe.set_defaults(run=run_probe)
 
+    rates = commands.add_parser(
+        "rates", parents=[shared], help="try learning rates on a recipe's data; writes rates.png and rates.json into out="
+    )
+    rates.add_argument("recipe", help="of pre-training or fine-tuning: a path, or a name under recipes/")
+    rates.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's")
+    rates.add_argument("--from", dest="low", type=float, default=1e-7, metavar="RATE", help="the first rate")
+    rates.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="the last rate")
+    rates.add_argument("--count", type=int, default=100, help="rates, a training step each")
+    rates.set_defaults(run=run_rates)
+
     listing = commands.add_parser("list", parents=[shared], help="methods, networks and recipes")
     listing.set_defaults(run=run_list)
 
@@ -237,6 +247,24 @@ def run_probe(options: argparse.Namespace) -> None:
     from medssl.probes.command import run
 
     run(options)
+
+
+def run_rates(options: argparse.Namespace) -> None:
+    """`medssl rates`."""
+    from medssl.recipes import read_either
+
+    if not 0 < options.low < options.high <= 1e6:
+        raise InputError([Problem("--from, --to", "rates", f"{options.low:g}, {options.high:g}", "0 < from < to <= 1e6")])
+    if options.count < 10:
+        raise InputError([Problem("--count", "rates", str(options.count), "at least 10")])
+    settings = read_either(options.recipe, options.settings)
+
+    from medssl.rate_finder import find_rates
+
+    search, files = find_rates(settings, options.low, options.high, options.count)
+    for name, rate in search.suggestions.items():
+        print(f"{name:<14}lr={rate:.2g}")
+    print("\n".join(map(str, files)))
 
 
 def run_list(options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from medssl.average import Average
 from medssl.config import FineTune, OneCycle, Shared
 from medssl.device import Compute
 from medssl.optimisers import optimiser_of, set_pace
-from medssl.problems import RunError
+from medssl.problems import NotFiniteError
 from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
 from medssl.schedules import Pace, pace_at
@@ -139,7 +139,7 @@ def step_function(
         values = {name: value.item() for name, value in parts.items()}
         if not math.isfinite(values["loss"]) or not torch.isfinite(norm):
             found = f"loss {values['loss']}, gradient norm {norm.item()}"
-            raise RunError(
+            raise NotFiniteError(
                 f"step {number}: found {found}, expected finite numbers; cases of the batch: {', '.join(batch['id'])}"
             )
         optimiser.step()

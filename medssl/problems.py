@@ -56,6 +56,10 @@ class RunError(Exception):
     """A failure while running; a script prints its message and exits with 1."""
 
 
+class NotFiniteError(RunError):
+    """A training step whose loss or gradients are no numbers."""
+
+
 class SampleError(RunError):
     """A case that could not be read or prepared while training; its message names the case."""
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from medssl.config import Shared
+from medssl.config import Finetune, Pretrain, Shared
 from medssl.problems import InputError, Problem, nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -38,6 +38,12 @@ def read_settings(kind: type[S], recipe: str, words: Sequence[str]) -> S:
     if problems:
         raise InputError(problems)
     return settings
+
+
+def read_either(recipe: str, words: Sequence[str]) -> Pretrain | Finetune:
+    """Read a recipe of either script: one with a `method` is for pre-training; raises as `read_settings`."""
+    named = {word.partition("=")[0].split(".")[0] for word in words} | set(read_recipe(find_recipe(recipe)))
+    return read_settings(Pretrain, recipe, words) if "method" in named else read_settings(Finetune, recipe, words)
 
 
 def find_recipe(recipe: str) -> Path:

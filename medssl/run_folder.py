@@ -29,6 +29,7 @@ FILES = (
     "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "views.npz", "embeddings.npz",
     "predictions.csv", "predictions.npz", "summary.json", "report.html", ".lock",
 )  # fmt: skip
+BESIDE = ("rates.json", "rates.png")  # what `medssl rates` leaves in a folder, before there is a run or after
 
 
 class RunFolder:
@@ -123,7 +124,8 @@ def refuse_strangers(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError([Problem(str(folder), "out", "a file", "a folder")])
     if folder.is_dir() and not (folder / "config.json").exists():
-        strange = [path.name for path in folder.iterdir() if path.name not in FILES and not path.name.startswith(".")]
+        known = {*FILES, *BESIDE}
+        strange = [path.name for path in folder.iterdir() if path.name not in known and not path.name.startswith(".")]
         if strange:
             raise InputError([Problem(str(folder), "out", f"{strange[0]}, which is no file of a run", "an empty folder")])
 

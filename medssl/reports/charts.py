@@ -18,6 +18,7 @@ __all__ = [
     "curve_title",
     "curves",
     "predictions_figure",
+    "rate_curve",
     "views_figure",
 ]
 
@@ -64,6 +65,34 @@ def curve_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Numbers,
                 points.setdefault(name, {})[int(line["step"])] = float(value)
     order = sorted(points, key=lambda name: (name in PACE, name.startswith("val_"), name != "loss"))
     return {name: (np.array(sorted(points[name])), np.array([points[name][s] for s in sorted(points[name])])) for name in order}
+
+
+def rate_curve(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestions: Mapping[str, float],
+    dark: bool = False,
+) -> bytes:
+    """Draw the loss over the learning rate of a rate search, both raw and smoothed, with the suggested rates marked."""
+    figure = new_figure(6.4, 4.0, fitted=False)
+    ax = figure.add_subplot()
+    colour = PALETTE[1] if dark else PALETTE[6]
+    ax.plot(rates, losses, color=colour, alpha=0.3, linewidth=0.7)
+    ax.plot(rates, smoothed, color=colour, linewidth=1.6)
+    for position, (name, rate) in enumerate(suggestions.items()):
+        height = float(np.interp(np.log(rate), np.log(rates), smoothed))
+        label = literal(f"{name}: {rate:.2g}")
+        ax.plot(rate, height, marker="o", markersize=8, linestyle="none", color=PALETTE[(4, 2)[position % 2]], label=label)
+    low, high = min(smoothed), max(smoothed[0], float(np.median(smoothed)))
+    margin = 0.25 * (high - low) or 1.0
+    ax.set_ylim(low - margin, high + 2 * margin)  # the end, where it diverges, would flatten all else
+    ax.set_xscale("log")
+    ax.set_xlabel("learning rate", fontsize=9)
+    ax.set_ylabel("training loss", fontsize=9)
+    ax.grid(True)
+    ax.legend(frameon=False, fontsize=9)
+    return png(figure, dark)
 
 
 def bars_by_arm(
