@@ -34,7 +34,7 @@ def test_a_parabola_is_left_behind_above_its_largest_stable_rate(pretraining: Ca
         higher_is_better=False,
     )
     settings = pretraining(optimiser="sgd", momentum=0.0)
-    rates = geometric(1e-4, 100, 25)
+    rates = geometric(2e-4, 300, 25)  # none of them is 1, where w is 0 at once
     search = try_rates(settings, choose(settings), training, optimiser_of(settings, training.groups), rates)
     weight, losses = 4.0, []
     for rate in search.rates:
@@ -44,7 +44,7 @@ def test_a_parabola_is_left_behind_above_its_largest_stable_rate(pretraining: Ca
     assert len(search.rates) < 25
     assert search.smoothed[-1] > 4 * min(search.smoothed)
     assert max(search.smoothed[:-1]) < 4 * min(search.smoothed)
-    assert rates[0] < search.suggestions["steepest"] < 1 < 10 * search.suggestions["minimum / 10"] < 100
+    assert rates[0] < search.suggestions["steepest"] < 1 < 10 * search.suggestions["minimum / 10"] < 300
     assert model.weight.item() == 4.0
 
 
