@@ -91,7 +91,12 @@ class MadeUp(Store):
 
 def made_up_batch(settings: Shared, split: Split, training: Training) -> tuple[Batch, float]:
     """Make one batch by the run's own views or augmentation; gives it and the seconds a crop took."""
-    crops = Crops(MadeUp(settings, split), [Case("noise", "noise", (), label=0)], settings, training.transform)
+    crops = Crops(
+        MadeUp(settings, split),
+        [Case("noise", "noise", (), label=0.0 if split.task == "regression" else 0)],
+        settings,
+        training.transform,
+    )
     began = time.perf_counter()
     items = [crops[index] for index in range(settings.batch_size)]
     seconds = (time.perf_counter() - began) / len(items)

@@ -16,14 +16,14 @@ from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
 from medssl.optimisers import parameter_groups
 from medssl.plan import differences, plan_of, save_encoder, seen_before
-from medssl.problems import Gathering, InputError, Problem
+from medssl.problems import Gathering, InputError
 from medssl.progressive import Resizing
 from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
 from medssl.subsets import take_labelled
-from medssl.tasks import TASKS, task_class
+from medssl.tasks import refuse_foreign, task_class
 from medssl.tasks.task import Task
 
 
@@ -53,10 +53,9 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
 
 
 def labelled_split(settings: Finetune) -> Split:
-    """Read the split and take the labelled subset; raises InputError for a task that can't be trained yet."""
+    """Read the split and take the labelled subset; raises InputError for settings of another task."""
     split = split_of(settings)
-    if split.task not in TASKS:
-        raise InputError([Problem(str(split.file), "task", split.task, " or ".join(TASKS))])
+    refuse_foreign(settings, split.task)
     return take_labelled(split, settings.labelled, settings.draw)
 
 

@@ -32,7 +32,7 @@ BATCHES: defaultdict[str, Recycled] = defaultdict(partial(Recycled, limit=4))
 
 
 class Crops(Dataset[Item]):
-    """Random crops of a store's cases: {"image": (c, *crop_size) in 0..1, "label"?, "id", "data_hash", views}.
+    """Random crops of a store's cases: {"image": (c, *crop_size) in 0..1, "label"?, "class"?, "number"?, "id", "data_hash"}.
 
     Item i is crop i % crops_per_case of the case that stands at place i // crops_per_case in an endless row of
     epochs. An epoch has as many places as cases, in an order of its own; cases of more weight come more often.
@@ -86,6 +86,8 @@ class Crops(Dataset[Item]):
         item: Item = {"image": image, "id": entry.id, "patient": entry.patient}
         if self.settings.reads_classes and isinstance(case.label, int):
             item["class"] = torch.tensor(case.label)
+        if isinstance(case.label, float) and isinstance(self.settings, Finetune):
+            item["number"] = torch.tensor(case.label, dtype=torch.float64)  # float32 is too coarse for dates and such
         if entry.label is not None and isinstance(self.settings, Finetune):
             item["label"] = load_label(self.store, entry.label, self.settings, start)
         if self.transform is not None:

@@ -14,6 +14,7 @@ from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Entry, Store
+from medssl.tasks.targets import scale_of
 from networks import build_encoder as build_network
 from networks.features import Encoder
 from networks.transfer import Report, TransferError, load_encoder, read_plan, read_weights, write_weights
@@ -51,7 +52,9 @@ def start_encoder(encoder: Encoder, settings: Shared) -> Report | None:
 def plan_of(settings: Pretrain | Finetune, split: Split, store: Store, step: int) -> dict[str, Any]:
     """Everything that a user of the encoder, pre-trained or fine-tuned, has to know."""
     network = settings.network.model_dump()
-    method = settings.method.model_dump() if isinstance(settings, Pretrain) else {"name": split.task}
+    method: dict[str, Any] = settings.method.model_dump() if isinstance(settings, Pretrain) else {"name": split.task}
+    if isinstance(settings, Finetune) and split.task == "regression":
+        method["targets"] = scale_of(split)._asdict()  # what an output of the network is to be read by
     learned = split.part("pretraining" if isinstance(settings, Pretrain) else "training")
     seen = {store.entries[case.id].content[:SHORT] for case in learned}
     return {

@@ -8,6 +8,7 @@ from typing import Any
 
 from medssl.problems import InputError, Problem
 from medssl.scores.classes import Judged, read_predictions
+from medssl.scores.numbers import Estimate, read_estimates
 from medssl.scores.voxels import Score, read_scores
 
 DEPTH = 3  # folders below the one named: an arm's folder, a seed's folder, and one between
@@ -83,6 +84,14 @@ class Run:
         path = self.folder / "predictions.csv"
         try:
             return read_predictions(path)
+        except (OSError, ValueError) as error:
+            raise InputError([Problem(str(path), "predictions", str(error), "a line for each case")]) from None
+
+    def estimates(self) -> list[Estimate]:
+        """Read the predictions.csv of a regression; raises InputError where it can't be read."""
+        path = self.folder / "predictions.csv"
+        try:
+            return read_estimates(path)
         except (OSError, ValueError) as error:
             raise InputError([Problem(str(path), "predictions", str(error), "a line for each case")]) from None
 

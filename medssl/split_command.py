@@ -5,9 +5,10 @@ import dataclasses
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from statistics import mean
 from typing import Any
 
 from medssl.atomic import atomic_path
@@ -16,6 +17,8 @@ from medssl.readers import ReadError, location, read_header
 from medssl.sources import LAYOUTS, find_layout
 from medssl.sources.found import TEXT, Found, list_files, named, shortened, suffix
 from medssl.splits import PARTS, TASKS, read_split, write_split
+
+SPAN: dict[str, Callable[[list[float]], float]] = {"least": min, "mean": mean, "most": max}  # of a part's numbers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--label-column", metavar="NAME", help="BIDS: column of participants.tsv")
     source.add_argument("--unlabelled", action="append", default=[], metavar="DIR", help="more images (or TEMPLATE)")
     source.add_argument("--task", choices=TASKS)
+    source.add_argument("--values", nargs="+", metavar="CLASS=NUMBER", help="a number for every class, for regression")
     source.add_argument("--modality", nargs="+", metavar="NAME", help="names of the channels")
     patients = parser.add_argument_group("patients")
     patients.add_argument("--patient", metavar="REGEX", help="over the relative path; its first group is the patient")
@@ -109,6 +113,7 @@ def _refuse_places(folder: Path, out: Path) -> None:
 def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
     from medssl.sources.table import COLUMNS, from_table
     from medssl.sources.template import from_folder_or_template, from_templates
+    from medssl.sources.values import with_values
 
     renamed = dict(pair.split("=", 1) for pair in options.columns if "=" in pair)
     strange = [pair for pair in options.columns if pair.split("=")[0] not in COLUMNS or "=" not in pair]
@@ -116,17 +121,20 @@ def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
         raise InputError([Problem("split", "--columns", pair, f"NAME=COLUMN of {', '.join(COLUMNS)}") for pair in strange])
     if (options.table is not None) + bool(options.image) + bool(options.layout) > 1:
         raise InputError([Problem("split", "source", "several", "one of --image, --table and --layout")])
+    task = "classification" if options.values and options.task == "regression" else options.task  # of what is read
     if options.table:
-        found = from_table(options.folder, options.table, options.task or "classification", renamed)
+        found = from_table(options.folder, options.table, task or "classification", renamed)
     elif options.image:
         found = from_templates(files, options.image, options.label)
     else:
         found = find_layout(
-            *(options.folder, files, options.layout, options.task),
+            *(options.folder, files, options.layout, task),
             *(options.suffix, options.label_column, options.unlabelled),
         )
+    found = with_values(found, options.values) if options.values else found
     if options.task and options.task != found.task:
-        raise InputError([Problem("split", "--task", options.task, f"{found.task}, which the source has")])
+        numbers = ", or --values CLASS=NUMBER" if (options.task, found.task) == ("regression", "classification") else ""
+        raise InputError([Problem("split", "--task", options.task, f"{found.task}, which the source has{numbers}")])
     if not found.cases:
         raise InputError([Problem(str(options.folder), "cases", "no case has every channel", "one or more that have")])
     used = {path for case in found.cases for path in (*case.image, case.label)}
@@ -211,16 +219,19 @@ def _values(path: Path) -> set[float] | Problem:
 
 
 def _table(parts: dict[str, list[dict[str, Any]]], groups: dict[str, str], labels: dict[int, str]) -> list[str]:
-    """Cases, patients and classes of each part, aligned."""
+    """Cases, patients and classes, or the span of the numbers, of each part, aligned."""
     shown = dict(list(labels.items())[:8])
     known = groups != {id: id for id in groups}  # by image alone the number of patients would say nothing
-    rows = [["", "cases", *(["patients"] if known else []), *shown.values()]]
+    measured = [name for name in SPAN if any(isinstance(c.get("label"), float) for cases in parts.values() for c in cases)]
+    rows = [["", "cases", *(["patients"] if known else []), *shown.values(), *measured]]
     for part in (part for part in PARTS if part in parts):
         cases = parts[part]
         counts = Counter(case.get("label") for case in cases if "label" in case)
         classes = [str(counts[number]) if counts else "-" for number in shown]
         people = [str(len({groups[case["id"]] for case in cases}))] if known else []
-        rows.append([part, str(len(cases)), *people, *classes])
+        numbers = [case["label"] for case in cases if isinstance(case.get("label"), float)]
+        span = [f"{SPAN[name](numbers):.4g}" if numbers else "-" for name in measured]
+        rows.append([part, str(len(cases)), *people, *classes, *span])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 

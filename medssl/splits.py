@@ -35,7 +35,7 @@ _KEYS = ("name", "modality", "task", "labels", "grouped_by", *PARTS, *_NOTES, *_
 
 @dataclass(frozen=True)
 class Case:
-    """One patient study; `label` is a file, a class index, a number or absent, and None throughout `pretraining`."""
+    """One patient study; `label` is a file, a class (int), a number (float) or absent, and None throughout `pretraining`."""
 
     id: str
     patient: str
@@ -274,7 +274,9 @@ class _Reading:
             self.problem(where, show(value), "a finite number")
         elif self.task == "classification" and (type(value) is not int or value not in self.labels):
             self.problem(where, show(value), f"a class from 0 to {max(self.labels, default=0)}")
-        return value if number else None
+        if not number:
+            return None
+        return float(value) if self.task == "regression" else value  # 2 is a number among 0.5 and 1.5, and no class
 
     def overlaps(self, seats: Sequence[_Seat]) -> None:
         """Reports images, ids and patients that come twice; one line a case, the most telling of the three."""

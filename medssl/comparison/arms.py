@@ -128,7 +128,7 @@ def _arm(name: str, runs: list[Run]) -> Arm:
         seeds=[run.key for run in runs],
         n=len(over_seeds(list(cases.values()))),
         figures=figures,
-        classes=_classes([outcome.classes for outcome in outcomes.values()], *BY_CLASS[task]),
+        classes=_classes([outcome.classes for outcome in outcomes.values()], BY_CLASS[task]),
         steps=[int(run.summary.get("steps") or 0) for run in runs],
         seconds=mean(seconds) if seconds else None,
         folders=[str(run.folder) for run in runs],
@@ -160,14 +160,14 @@ def over_seeds(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     return {case: mean(of_case) for case, of_case in values.items()}
 
 
-def _classes(of_runs: Sequence[dict[str, dict[str, Any]]], drawn: str, *others: str) -> dict[str, dict[str, Any]]:
-    """Mean over seeds of each class's figures, the sd of the one that is drawn, and the smallest n of the seeds."""
+def _classes(of_runs: Sequence[dict[str, dict[str, Any]]], figures: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Mean over seeds of each class's figures, the sd of the first, which is drawn, and the smallest n of the seeds."""
     empty: dict[str, Any] = {"n": 0}
     merged = {}
     for name in dict.fromkeys(name for of_run in of_runs for name in of_run):
         found = [of_run.get(name, empty) for of_run in of_runs]
-        means = {figure: mean_or_none(one.get(figure) for one in found) for figure in (drawn, *others)}
-        values = [one[drawn] for one in found if one.get(drawn) is not None]
+        means = {figure: mean_or_none(one.get(figure) for one in found) for figure in figures}
+        values = [one[figures[0]] for one in found if one.get(figures[0]) is not None]
         means["sd"] = stdev(values) if len(values) > 1 else None
         merged[name] = {**means, "n": min(one["n"] for one in found)}
     return merged

@@ -23,6 +23,14 @@ from medssl.scores.bootstrap import bootstrap_interval, paired_bootstrap
 __all__ = ["Arm", "Comparison", "Difference", "bootstrap_interval", "compare_runs", "paired_bootstrap", "table"]
 
 
+# The columns of the table, by title, where they are not Dice and its classes.
+FIGURES = {  # with a column in the table of arms
+    "segmentation": {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95 mm"},
+    "classification": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "log_loss": "log loss"},
+    "regression": {"mae": "MAE", "r2": "R2"},
+}
+
+
 @dataclass(frozen=True)
 class Difference:
     """A measure of `arm` minus that of `reference`, in pairs; `same_network` where only the start differs."""
@@ -62,7 +70,8 @@ class Difference:
         }
 
     def __str__(self) -> str:
-        return f"{self.difference:+.3f} [{self.interval[0]:+.3f}, {self.interval[1]:+.3f}]"
+        difference, low, high = (f"{value:+{self.measure.form}}" for value in (self.difference, *self.interval))
+        return f"{difference} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,9 @@ def answer(comparison: Comparison) -> str:
     """Say what pre-training did, and whether it is real: a line for each arm and number of labels."""
     main = [difference for difference in comparison.differences if difference.same_network]
     if not main:
-        arms = "; ".join(f"{arm.name}, {arm.labels} labels: {arm.mean(arm.main.key):.3f}" for arm in comparison.arms)
+        arms = "; ".join(
+            f"{arm.name}, {arm.labels} labels: {_number(arm.mean(arm.main.key), arm.main.form)}" for arm in comparison.arms
+        )
         title = capitalised(comparison.measures[0].title)
         return f"No pre-trained arm has a random arm of its network beside it: no word on pre-training. {title}: {arms}."
     beside = [difference for difference in comparison.differences if not difference.same_network]
@@ -171,7 +182,7 @@ def table_cells(comparison: Comparison, against: bool = True) -> tuple[list[str]
         [arm.name, arm.labels, str(len(arm.seeds)), str(arm.n)]
         + [_spread(arm, figure) for figure in figures]
         + [class_figure(arm, name) for name in names]
-        + [_number(arm.seconds, 0), *(_against(comparison, arm, measure) for measure in measures)]
+        + [_number(arm.seconds, ".0f"), *(_against(comparison, arm, measure) for measure in measures)]
         for arm in comparison.arms
     ]
     return header, rows
@@ -179,9 +190,7 @@ def table_cells(comparison: Comparison, against: bool = True) -> tuple[list[str]
 
 def _figure_titles(comparison: Comparison) -> dict[str, str]:
     """The figures over all cases that have a column; without the surface Dice where no run has one."""
-    if comparison.task == "classification":
-        return {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "log_loss": "log loss"}
-    titles = {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95 mm"}
+    titles = FIGURES[comparison.task]
     return {
         figure: title for figure, title in titles.items() if any(not math.isnan(arm.mean(figure)) for arm in comparison.arms)
     }
@@ -269,21 +278,23 @@ def _sentence(difference: Difference) -> str:
     verb = "raises" if difference.difference > 0 else "lowers"
     claim = f"pre-training {verb} the {difference.measure.phrase} of {difference.arm.replace(', pre-trained', '')}"
     relative = "" if difference.relative is None else f" ({difference.relative:+.1%} relative)"
-    low, high = difference.interval
+    low, high = (f"{end:+{difference.measure.form}}" for end in difference.interval)
+    before, after = (_number(value, difference.measure.form) for value in (difference.reference_value, difference.value))
+    by = f"{difference.difference:+{difference.measure.form}}"
     real = "which excludes 0." if difference.clear else "which covers 0."
     pairs = f"{len(difference.pairs)} seeds"
     if len(difference.pairs) == 1:
         pairs, real = "1 seed", f"{real[:-1]}, and one seed says nothing about other trainings."
     return (
         f"With {difference.labels} labels, {claim if difference.clear else f'no effect is shown: {claim}'} from "
-        f"{difference.reference_value:.3f} to {difference.value:.3f}, by {difference.difference:+.3f}{relative}; the 95% "
-        f"interval over {difference.patients} test patients and {pairs} is {low:+.3f} to {high:+.3f}, {real}"
+        f"{before} to {after}, by {by}{relative}; the 95% "
+        f"interval over {difference.patients} test patients and {pairs} is {low} to {high}, {real}"
     )
 
 
 def _beside(difference: Difference) -> str:
     of = f" in {difference.measure.title}" if in_measure(difference) else ""
-    scores = f"{difference.reference} scores {difference.reference_value:.3f}{of}"
+    scores = f"{difference.reference} scores {_number(difference.reference_value, difference.measure.form)}{of}"
     return f"Beside it {scores}: {difference.arm} minus that is {difference}."
 
 
@@ -293,8 +304,13 @@ def class_figure(arm: Arm, name: str) -> str:
 
 
 def _spread(arm: Arm, figure: str) -> str:
-    digits, sd = 2 if figure == "hd95" else 3, arm.figures[figure].sd
-    return _number(arm.mean(figure), digits) + ("" if sd is None else f" ± {sd:.{digits}f}")
+    form, sd = _form(arm, figure), arm.figures[figure].sd
+    return _number(arm.mean(figure), form) + ("" if sd is None else f" ± {sd:{form}}")
+
+
+def _form(arm: Arm, figure: str) -> str:
+    """How many digits a figure is written with."""
+    return arm.main.form if figure == arm.main.key else ".2f" if figure == "hd95" else ".3f"
 
 
 def _against(comparison: Comparison, arm: Arm, measure: Measure) -> str:
@@ -303,5 +319,5 @@ def _against(comparison: Comparison, arm: Arm, measure: Measure) -> str:
     return "; ".join(str(d) for d in own if d.measure == measure) or "-"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:{form}}"

@@ -54,8 +54,9 @@ def arm_warnings(arm: Arm) -> list[str]:
     gains = [gain for gain in found if gain is not None and gain > measure.flat]
     if gains:
         moved = "rose" if measure.sign > 0 else "fell"
+        most = f"{max(gains):.1%}" if measure.own_unit else f"{max(gains):.3f}"
         notes.append(
-            f"{title}: validation {measure.title} still {moved} by up to {max(gains):.3f} in the last {LAST:.0%} of the steps "
+            f"{title}: validation {measure.title} still {moved} by up to {most} in the last {LAST:.0%} of the steps "
             f"in {len(gains)} of {len(arm.runs)} runs: not trained until flat"
         )
     for run in arm.runs:
@@ -75,19 +76,25 @@ def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:
     if not difference.clear:
         notes.append(f"the interval of the difference{of} covers 0: {title}")
     if len(difference.by_pair) > 1 and min(difference.by_pair) < 0 < max(difference.by_pair):
-        each = ", ".join(f"{value:+.3f}" for value in difference.by_pair)
+        each = ", ".join(f"{value:+{difference.measure.form}}" for value in difference.by_pair)
         notes.append(f"the difference{of} changes its sign between seeds ({each}): {title}")
     return [note if title in note else f"{title}: {note}" for note in notes]
 
 
 def late_gain(run: Run, measure: Measure) -> float | None:
-    """Give what validation gained in the last fifth of the steps over its best before; None without a curve."""
+    """Give what validation gained in the last fifth of the steps over its best before; None without a curve.
+
+    Of a measure in its own unit it is the share of that best.
+    """
     key, sign = measure.watched, measure.sign
     curve = [(line["step"], sign * line[key]) for line in run.metrics() if line.get(key) is not None]
     border = (1 - LAST) * max((step for step, _ in curve), default=0)
     early = [value for step, value in curve if step <= border]
     late = [value for step, value in curve if step > border]
-    return max(late) - max(early) if early and late else None
+    if not early or not late:
+        return None
+    unit = abs(max(early)) if measure.own_unit else 1.0
+    return float(max(late) - max(early)) / (unit or 1.0)
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:

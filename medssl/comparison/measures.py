@@ -9,12 +9,16 @@ from typing import Any
 
 from medssl.runs import Run
 from medssl.scores.classes import confusion, quick_figures, rates
+from medssl.scores.numbers import quick_numbers
 from medssl.scores.voxels import class_scores, mean_or_none, score_by_case
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure with a value for each case; `phrase` is what a sentence calls it, `flat` what a curve may still gain."""
+    """A measure with a value for each case; `phrase` is what a sentence calls it, `flat` what a curve may still gain.
+
+    One that has the unit of its target, `own_unit`, is told in four digits, and that gain as a share of the curve's best.
+    """
 
     key: str
     title: str
@@ -22,6 +26,12 @@ class Measure:
     watched: str  # the validation figure of metrics.jsonl that is nearest to it
     sign: int  # 1: higher is better
     flat: float
+    own_unit: bool = False
+
+    @property
+    def form(self) -> str:
+        """How its values are written."""
+        return ".4g" if self.own_unit else ".3f"
 
 
 MEASURES = {
@@ -30,14 +40,15 @@ MEASURES = {
         Measure("accuracy", "accuracy", "accuracy", "val_accuracy", 1, 0.02),
         Measure("log_loss", "log loss", "log loss (lower is better)", "val_log_loss", -1, 0.02),
     ),
+    "regression": (Measure("mae", "MAE", "mean absolute error (lower is better)", "val_mae", -1, 0.02, own_unit=True),),
 }
-BESIDE = {
-    "segmentation": ("surface_dice", "hd95"),
-    "classification": ("balanced_accuracy",),
-}  # averaged over runs, no value a case
-BY_CLASS = {  # the first is drawn
+# averaged over runs, no value a case
+BESIDE = {"segmentation": ("surface_dice", "hd95"), "classification": ("balanced_accuracy",), "regression": ("r2",)}
+# of each class, first the one that is drawn; a regression has no classes
+BY_CLASS: dict[str, tuple[str, ...]] = {
     "segmentation": ("dice", "surface_dice", "hd95", "volume_error", "relative_volume_error"),
     "classification": ("sensitivity", "specificity"),
+    "regression": (),
 }
 
 
@@ -53,7 +64,8 @@ class Outcome:
 
 def outcome_of(run: Run) -> Outcome:
     """Read the predictions of a run; raises InputError where they can't be read."""
-    return _of_classes(run) if run.task == "classification" else _of_voxels(run)
+    of_task = {"segmentation": _of_voxels, "classification": _of_classes, "regression": _of_numbers}
+    return of_task[run.task](run)
 
 
 def _of_voxels(run: Run) -> Outcome:
@@ -79,3 +91,11 @@ def _of_classes(run: Run) -> Outcome:
     }
     balanced = quick_figures(rows)["balanced_accuracy"] if rows else None
     return Outcome(values, {"balanced_accuracy": balanced}, classes, {row.case: row.patient for row in rows})
+
+
+def _of_numbers(run: Run) -> Outcome:
+    """The absolute error by case, and R2."""
+    rows = run.estimates()
+    values = {"mae": {row.case: abs(row.error) for row in rows}}
+    r2 = quick_numbers(rows)["r2"] if rows else None
+    return Outcome(values, {"r2": r2}, {}, {row.case: row.patient for row in rows})

@@ -274,7 +274,8 @@ class Finetune(Shared):
     foreground_share: Share = Field(0.5, description="share of crops centred on a labelled voxel; the rest on background")
     balance_classes: bool = Field(False, description="draw cases and crops of rare classes as often as of common ones")
     head: Literal["linear", "mlp"] = Field(
-        "linear", description="classification: linear on the pooled vector, or fastai's mlp on mean and maximum, with dropout"
+        "linear",
+        description="of a class or a number: linear on the pooled vector, or fastai's mlp on mean and maximum, with dropout",
     )
     loss: Literal["cross_entropy", "log_sigmoid"] = Field(
         "cross_entropy", description="classification; log_sigmoid: cross-entropy of the classes' sigmoids divided by their sum"
@@ -284,6 +285,9 @@ class Finetune(Shared):
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="classification: share of the target that all classes get alike"
+    )
+    regression_loss: Literal["l2", "l1", "huber"] = Field(
+        "l2", description="regression: of the error in deviations of the training targets; huber: l2 up to 1, then l1"
     )
     augment: Augment = Field(Augment(), description="random changes of a crop")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.25, description="of sliding windows at validation and test")

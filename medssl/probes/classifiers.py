@@ -86,12 +86,13 @@ def nearest_neighbours(training: Labelled, validation: Labelled, test: Floats, k
     return Probe(_votes(training, test, k, [counts[best]])[0], counts[best], tried)
 
 
-def logistic_regression(training: Labelled, validation: Labelled, test: Floats, k: int) -> Probe:
-    """Fit scikit-learn's logistic regression with each of STRENGTHS; standardised features."""
+def logistic_regression(training: Labelled, validation: Labelled, test: Floats, k: int, balanced: bool = False) -> Probe:
+    """Fit scikit-learn's logistic regression with each of STRENGTHS; standardised features, perhaps `balanced` classes."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    models = [LogisticRegression(C=strength, max_iter=500) for strength in STRENGTHS]
+    weights = "balanced" if balanced else None
+    models = [LogisticRegression(C=strength, class_weight=weights, max_iter=500) for strength in STRENGTHS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # hardly penalised fits of separable rows never end
         for model in models:

@@ -20,6 +20,7 @@ from medssl.config import Finetune
 from medssl.data import load_data, split_of, split_warnings
 from medssl.device import choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
+from medssl.pixels import standardise_pixels
 from medssl.plan import ENCODER, build_encoder, differences, seen_before, start_encoder
 from medssl.probes.classifiers import (
     Labelled,
@@ -194,7 +195,7 @@ def judge(parts: dict[str, Embedded], split: Split, seed: int) -> list[Judgement
     k = len(split.labels)
     judgements = []
     for name in (TRAINED, RANDOM, PIXELS):
-        rows = standardise(*(parts[part].features[name] for part in PARTS))
+        rows = (standardise_pixels if name == PIXELS else standardise)(*(parts[part].features[name] for part in PARTS))
         training, validation = (Labelled(rows[i], parts[part].classes) for i, part in enumerate(PARTS[:2]))
         if name == PIXELS:
             found = logistic_regression(training, validation, rows[2], k)

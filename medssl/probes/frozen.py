@@ -12,18 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from medssl.config import Shared
 from medssl.device import Compute
-from medssl.loaders import load
+from medssl.pixels import small_pixels
 from medssl.problems import RunError
 from medssl.splits import Case
 from medssl.store import Store
+from medssl.tasks.centre import centre_crop
 from networks.features import Encoder
 
-SMALL = {2: 32, 3: 16}  # pixels along an axis of the images that logistic regression sees
 PIXELS = "pixels"
 
 
@@ -63,23 +62,10 @@ def embed(
 def batches(store: Store, cases: Sequence[Case], settings: Shared) -> Iterator[Tensor]:
     """Give the centres of the cases' images, (b, c, *crop_size) in 0..1."""
     for start in range(0, len(cases), settings.batch_size):
-        yield torch.stack([centre(store, case, settings) for case in cases[start : start + settings.batch_size]])
-
-
-def centre(store: Store, case: Case, settings: Shared) -> Tensor:
-    """Read the centre of a prepared image, (c, *crop_size) in 0..1."""
-    entry = store.entries[case.id]
-    start = np.maximum(np.subtract(entry.shape, settings.read_size), 0) // 2
-    return load(store, entry, settings, start)
+        yield torch.stack([centre_crop(store, case, settings) for case in cases[start : start + settings.batch_size]])
 
 
 def share_seen(store: Store, cases: Sequence[Case], settings: Shared) -> float:
     """Tell which share of an image its centre holds, mean over the cases."""
     shapes = [store.entries[case.id].shape for case in cases]
     return float(np.mean([prod(np.minimum(shape, settings.read_size) / shape) for shape in shapes]))
-
-
-def small_pixels(images: Tensor) -> Tensor:
-    """Shrink images (b, c, *spatial) to SMALL pixels along each axis, each the mean of its box, as rows (b, e)."""
-    size = [SMALL[images.ndim - 2]] * (images.ndim - 2)
-    return functional.interpolate(images, size, mode="area").flatten(1)

@@ -121,7 +121,8 @@ def bars_by_arm(
         rotation=0 if few else 35,
         ha="center" if few else "right",
     )
-    ax.set_ylim(0, top)
+    lowest = min((value for values in arms.values() for value in values if value is not None), default=0.0)
+    ax.set_ylim(min(0.0, 1.1 * lowest), top)
     ax.set_ylabel(title)
     ax.set_axisbelow(True)
     ax.grid(axis="y")
@@ -131,7 +132,8 @@ def bars_by_arm(
 
 def curve_title(name: str) -> str:
     """Say in words what a key of metrics.jsonl is."""
-    known = {"lr": "learning rate", "loss": "training loss", "accuracy": "training accuracy"}
+    known = {"lr": "learning rate", "loss": "training loss", "accuracy": "training accuracy", "mae": "training MAE"}
+    known |= {"val_mae": "validation MAE", "val_rmse": "validation RMSE", "val_r2": "validation R2"}
     return known.get(name, name.replace("val_", "validation ").replace("_", " "))
 
 

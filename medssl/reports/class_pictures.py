@@ -3,7 +3,7 @@
 Axis letters: k classes, of the truth down and of the prediction across.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], names: Sequence[str], dark
         share = f"\n{shares[row, column]:.0%}" if table[row].any() else "\n-"
         ax.text(column, row, f"{table[row, column]:g}{share}", ha="center", va="center", fontsize=10 if side <= 6 else 7)
     tilted = side > 3
-    shown = [literal(_short(name)) for name in names]
+    shown = [literal(short(name)) for name in names]
     ax.set_xticks(range(side), shown, rotation=35 if tilted else 0, ha="right" if tilted else "center")
     ax.set_yticks(range(side), shown)
     ax.set_xlabel("predicted")
@@ -44,6 +44,11 @@ def cases_figure(arrays: Mapping[str, Any], names: Sequence[str]) -> bytes:
 
     A volume is shown by its middle axial slice in the radiological convention, a 2D image as it is; channel 0.
     """
+    return tiles_figure(arrays, lambda k: _caption(arrays, k, names))
+
+
+def tiles_figure(arrays: Mapping[str, Any], caption: Callable[[int], str]) -> bytes:
+    """Draw image_k of an .npz in rows, each under its caption."""
     count = sum(name.startswith("image_") for name in arrays)
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
@@ -56,16 +61,16 @@ def cases_figure(arrays: Mapping[str, Any], names: Sequence[str]) -> bytes:
     for k, (ax, picture) in enumerate(zip(axes, pictures, strict=False)):
         low, high = np.percentile(picture, [0.5, 99.5])
         ax.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-        ax.set_title(_caption(arrays, k, names), fontsize=8, loc="left")
+        ax.set_title(caption(k), fontsize=8, loc="left")
     return png(figure, dark=True)
 
 
 def _caption(arrays: Mapping[str, Any], k: int, names: Sequence[str]) -> str:
     truth, predicted = int(arrays[f"truth_{k}"]), int(arrays[f"predicted_{k}"])
     probabilities: npt.NDArray[np.float64] = np.asarray(arrays[f"probabilities_{k}"])
-    lines = [_short(str(arrays[f"name_{k}"])), f"is {_short(names[truth])}: {probabilities[truth]:.1%}"]
+    lines = [short(str(arrays[f"name_{k}"])), f"is {short(names[truth])}: {probabilities[truth]:.1%}"]
     if predicted != truth:
-        lines.append(f"said {_short(names[predicted])}: {probabilities[predicted]:.1%}")
+        lines.append(f"said {short(names[predicted])}: {probabilities[predicted]:.1%}")
     return "\n".join(map(literal, lines))
 
 
@@ -74,5 +79,6 @@ def _axial(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return image if image.ndim == 2 else image[::-1, ::-1, image.shape[2] // 2].T
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name that fits over a picture."""
     return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."

@@ -80,7 +80,7 @@ def _tables(comparison: Comparison) -> list[str]:
             f"{capitalised(in_measure(d))}{d.arm} against {d.reference}",
             str(d),
             _percent(d.relative),
-            _each(d.by_pair),
+            _each(d),
             *_sizes(d),
         ]
         for d in comparison.differences
@@ -99,13 +99,20 @@ def _tables(comparison: Comparison) -> list[str]:
 
 
 def _bars(comparison: Comparison) -> list[str]:
-    """Bars of the arms: the mean and each class; of classes also the log loss, which has a scale of its own."""
-    names, by_class = class_names(comparison), BY_CLASS[comparison.task][0]
+    """Bars of the arms: the mean and each class; what has a scale of its own in a picture of its own."""
+    names = class_names(comparison)
     if comparison.task == "segmentation":
         return [_picture(comparison, {"mean": "dice"}, names, "Dice", "Dice of each class")]
+    if comparison.task == "regression":
+        return [
+            _picture(
+                comparison, {"MAE": "mae"}, [], "MAE", "Mean absolute error in the target's unit, lower is better", top=None
+            ),
+            _picture(comparison, {"R2": "r2"}, [], "R2", "R2, of always saying the mean 0"),
+        ]
     means = {"accuracy": "accuracy", "balanced accuracy": "balanced_accuracy"}
     return [
-        _picture(comparison, means, names, "share", f"Accuracy, balanced accuracy and {by_class} of each class"),
+        _picture(comparison, means, names, "share", "Accuracy, balanced accuracy and sensitivity of each class"),
         _picture(comparison, {"log loss": "log_loss"}, [], "log loss", "Log loss, lower is better", top=None),
     ]
 
@@ -114,7 +121,7 @@ def _picture(
     comparison: Comparison, figures: dict[str, str], names: list[str], title: str, what: str, top: float | None = 1.0
 ) -> str:
     """Bars of these figures, by what they are called, and of these classes."""
-    by_class = BY_CLASS[comparison.task][0]
+    by_class = next(iter(BY_CLASS[comparison.task]), "")
     means: dict[str, list[float | None]] = {}
     spreads: dict[str, list[float | None]] = {}
     for arm in comparison.arms:
@@ -185,5 +192,5 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1%}"
 
 
-def _each(values: list[float]) -> str:
-    return ", ".join(f"{value:+.3f}" for value in values)
+def _each(difference: Difference) -> str:
+    return ", ".join(f"{value:+{difference.measure.form}}" for value in difference.by_pair)

@@ -12,6 +12,7 @@ from medssl.reports.charts import curve, curve_series, curve_title
 from medssl.reports.classification import class_answer, class_limits, class_pictures, class_tables
 from medssl.reports.page import bullets, grid, paragraph, picture, section, settings
 from medssl.reports.pretraining import embeddings, pretraining_answer, reads_labels, views
+from medssl.reports.regression import number_answer, number_limits, number_pictures, number_tables
 from medssl.reports.segmentation import voxel_answer, voxel_limits, voxel_pictures, voxel_tables
 from medssl.runs import Run
 
@@ -28,6 +29,7 @@ class Parts(NamedTuple):
 TASK_PARTS = {
     "segmentation": Parts(voxel_answer, voxel_tables, voxel_pictures, voxel_limits),
     "classification": Parts(class_answer, class_tables, class_pictures, class_limits),
+    "regression": Parts(number_answer, number_tables, number_pictures, number_limits),
 }
 
 

@@ -26,7 +26,7 @@ from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.splits import Case, Split
 from medssl.store import Store
-from medssl.tasks.centre import centre_crop, class_of
+from medssl.tasks.centre import centre_crop, class_of, shown_crop
 from medssl.tasks.pixels import judge_pixels
 from medssl.tasks.probabilities import log_probabilities
 from networks.heads import Classifier
@@ -153,10 +153,8 @@ def worst_cases(store: Store, cases: Sequence[Case], rows: Sequence[Judged], set
     worst = sorted(range(len(rows)), key=lambda i: -rows[i].log_loss)[:SHOWN]
     arrays: dict[str, Any] = {}
     for place, i in enumerate(worst):
-        image, row = centre_crop(store, cases[i], settings), rows[i]
-        if settings.spatial_dims == 3:
-            image = image[..., image.shape[-1] // 2, None]
-        arrays |= {f"image_{place}": image.numpy().astype(np.float16), f"name_{place}": np.array(row.case)}
+        row = rows[i]
+        arrays |= {f"image_{place}": shown_crop(store, cases[i], settings), f"name_{place}": np.array(row.case)}
         arrays |= {f"truth_{place}": np.array(row.truth), f"predicted_{place}": np.array(row.predicted)}
         arrays[f"probabilities_{place}"] = np.array(row.probabilities)
     return arrays

@@ -20,7 +20,6 @@ from medssl.evaluate import evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import whole_images
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
-from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.scores.voxels import scores_csv, summarise
 from medssl.splits import Split
@@ -43,8 +42,6 @@ class Segmentation:
     higher_is_better = True
 
     def __init__(self, settings: Finetune, split: Split) -> None:
-        if settings.mixup:
-            raise InputError([Problem("settings", "mixup", f"{settings.mixup:g}", "0 for segmentation")])
         self.settings, self.split = settings, split
         self.network, self.encoder, self.loaded = build_segmenter(settings, split)
         self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=True)

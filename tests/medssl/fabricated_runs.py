@@ -9,6 +9,7 @@ import numpy as np
 
 from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, summarise_classes
+from medssl.scores.numbers import Estimate, estimates_csv, summarise_numbers
 from medssl.scores.voxels import Score, scores_csv, summarise
 
 LABELS = {0: "background", 1: "anterior", 2: "posterior"}
@@ -74,6 +75,21 @@ def classification_run(
     write(folder / "environment.json", {"python": "3.11"})
     (folder / "predictions.csv").write_bytes(predictions_csv(rows, names))
     metrics(folder, {"val_log_loss": [1.1, 0.9, 0.8, 0.7, 0.5], "val_accuracy": [0.3, 0.6, 0.7, 0.7, 0.7]})
+    return folder
+
+
+def regression_run(folder: Path, cases: Mapping[str, tuple[float, float]], *, encoder: str = "none", seed: int = 0) -> Path:
+    """Write a finished regression; `cases` gives the true and the predicted number of each case."""
+    rows = [Estimate(case, case.split("_")[0], truth, predicted) for case, (truth, predicted) in cases.items()]
+    shared = {"network": "vit_small", "encoder": encoder, "seed": seed, "draw": seed, "labelled": 6, "steps": 100, "lr": 1e-3}
+    folder.mkdir(parents=True)
+    write(folder / "config.json", shared | {"kind": "finetune", "network": {"name": "vit_small"}})
+    state = {"kind": "finetune", "status": "finished", "task": "regression", "seconds": 60.0, "part": "test"}
+    write(folder / "summary.json", shared | state | summarise_numbers(rows, draws=50) | {"warnings": []})
+    write(folder / "split.json", {"task": "regression"})
+    write(folder / "environment.json", {"python": "3.11"})
+    (folder / "predictions.csv").write_bytes(estimates_csv(rows))
+    metrics(folder, {"val_mae": [900, 700, 600, 500, 400], "val_r2": [-0.2, 0.1, 0.2, 0.3, 0.5]})
     return folder
 
 

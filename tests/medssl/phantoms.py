@@ -1,6 +1,7 @@
-"""Images of three classes that a small network can tell apart: a disc, a ring, two discs, at any place."""
+"""Images that a small network can tell apart: a disc, a ring, two discs, or balls of any radius, at any place."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -51,3 +52,33 @@ def shape_of(k: int, dims: int, side: int, random: np.random.Generator) -> np.nd
     gap = np.zeros(dims)
     gap[random.integers(dims)] = radius
     return ball(centre - gap, radius * 0.6) | ball(centre + gap, radius * 0.6)
+
+
+def make_radii(folder: Path, dims: int = 2, cases: int = 48, side: int = 32, shuffled: bool = False) -> Path:
+    """Write images of a ball at any place, two a patient, and a split that asks for its radius in mm; gives its path.
+
+    Every image has its own brightness and noise, so that the mean of its voxels does not tell the radius. `shuffled`
+    deals the radii of the training cases out anew: there is nothing left to be learned.
+    """
+    random = np.random.default_rng(dims)
+    (folder / "images").mkdir(parents=True)
+    entries: list[dict[str, Any]] = []
+    axes = np.meshgrid(*[np.arange(side, dtype=float)] * dims, indexing="ij")
+    for number in range(cases):
+        radius = random.uniform(0.1, 0.35) * side
+        centre = random.uniform(0.4, 0.6, dims) * side
+        ball = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) < radius**2
+        grey = np.where(ball, random.uniform(90, 180), random.uniform(20, 60)) + random.normal(0, 8, [side] * dims)
+        array, name = grey.clip(0, 255).astype(np.uint8), f"image_{number:03d}{'.png' if dims == 2 else '.nii.gz'}"
+        if dims == 2:
+            PIL.Image.fromarray(array).save(folder / "images" / name)
+        else:
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / "images" / name)
+        entries.append({"id": f"r{number:03d}", "patient": f"p{number // 2}", "image": f"images/{name}", "label": radius})
+    first, second = cases // 2, cases // 2 + cases // 4
+    parts = {"training": entries[:first], "validation": entries[first:second], "test": entries[second:]}
+    if shuffled:
+        dealt = random.permutation([entry["label"] for entry in parts["training"]])
+        parts["training"] = [entry | {"label": float(label)} for entry, label in zip(parts["training"], dealt, strict=True)]
+    write_split(folder / "split.json", {"name": "radii", "task": "regression", "modality": {"0": "MR"}} | parts)
+    return folder / "split.json"

@@ -166,13 +166,12 @@ def test_what_can_not_be_trained_is_said_in_a_line(classifying: Callable[..., Fi
     content = json.loads(classes.read_text())
     discs = [case for case in content["training"] if case["label"] == 0]
     one = changed_split(classes, tmp_path / "one.json", training=discs)
-    numbers = changed_split(classes, tmp_path / "numbers.json", task="regression")
     files = changed_split(classes, tmp_path / "files.json", task="segmentation")
     unet = {"name": "unet", "channels": [4, 8]}
     for changes, words in (
         ({"split": one}, r"training: found 8 cases, all disc, expected cases of at least two classes"),
         ({"labelled": 1}, r"training: found 1 cases, all disc"),
-        ({"split": numbers}, r"task: found regression, expected segmentation or classification"),
+        ({"regression_loss": "l1"}, r"regression_loss: found l1, expected l2 for the task classification"),
         ({"split": files}, r"label: found 0, expected a path"),
         ({"network": unet}, r"network: found unet, expected an encoder"),
     ):

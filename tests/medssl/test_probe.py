@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medssl.cli import main
 from medssl.config import ViTSettings
+from medssl.pixels import small_pixels
 from medssl.probes.classifiers import (
     NEIGHBOURS,
     TEMPERATURE,
@@ -24,7 +25,6 @@ from medssl.probes.classifiers import (
     nearest_neighbours,
     standardise,
 )
-from medssl.probes.frozen import small_pixels
 from networks import build_encoder
 from networks.transfer import write_weights
 

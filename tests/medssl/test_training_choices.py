@@ -180,7 +180,7 @@ def test_mixup_is_refused_for_segmentation(finetuning: Callable[..., Finetune]) 
     with pytest.raises(InputError) as caught:
         finetune(finetuning(mixup=0.2))
     (problem,) = caught.value.problems
-    assert str(problem) == "settings: mixup: found 0.2, expected 0 for segmentation"
+    assert str(problem) == "settings: mixup: found 0.2, expected 0.0 for the task segmentation"
 
 
 def sizes_seen(settings: Finetune, monkeypatch: pytest.MonkeyPatch, task: type) -> tuple[list[Any], set[Any]]:
