@@ -3,7 +3,8 @@
 Smith, "Cyclical Learning Rates for Training Neural Networks", 2017 (https://arxiv.org/abs/1506.01186), with the rules of
 fastai's `lr_find`: the rate rises geometrically, the loss is smoothed, and where that is above four times its best the
 search ends. Two suggestions: where the smoothed loss falls most steeply over the logarithm of the rate, and a tenth of the
-rate where it is lowest. Everything is as it was afterwards.
+rate where it is lowest. Slopes are of lines through a tenth of the rates on either side, and the first tenth of the rates
+is no suggestion: the difference of two neighbours, or the mean of the first few, is noise. All is as it was afterwards.
 """
 
 import copy
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ignite.engine import Engine
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from medssl.atomic import write_atomically
@@ -60,9 +62,11 @@ class Search(NamedTuple):
                 f"rates: found a loss that ends after {len(self.rates)} rates, expected at least 3; try a lower --from"
             )
         loss = np.array(self.smoothed)
-        lowest = int(loss.argmin())
-        slopes = np.gradient(loss, np.log(self.rates))[: max(lowest, 1)]  # what falls again later is no better
-        return {"steepest": self.rates[int(slopes.argmin())], "minimum / 10": self.rates[lowest] / 10}
+        first = len(loss) // 10
+        lowest = first + int(loss[first:].argmin())
+        slopes = slopes_of(loss, np.log(self.rates), max(first, 1))
+        steepest = first + int(slopes[first : lowest + 1].argmin())  # what falls again later is no better
+        return {"steepest": self.rates[steepest], "minimum / 10": self.rates[lowest] / 10}
 
 
 def find_rates(settings: Shared, low: float, high: float, count: int) -> tuple[Search, list[Path]]:
@@ -146,6 +150,12 @@ def restored(training: Training, optimiser: torch.optim.Optimizer) -> Iterator[N
 def geometric(low: float, high: float, count: int) -> list[float]:
     """Rates from `low` to `high`, each the same multiple of the one before."""
     return [low * (high / low) ** (k / (count - 1)) for k in range(count)]
+
+
+def slopes_of(y: NDArray[np.float64], x: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """The slope at each point of the line that fits it and `reach` points on either side best, fewer at the ends."""
+    windows = [slice(max(k - reach, 0), k + reach + 1) for k in range(len(x))]
+    return np.array([np.polyfit(x[window], y[window], 1)[0] for window in windows])
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

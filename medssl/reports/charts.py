@@ -84,9 +84,10 @@ def rate_curve(
         height = float(np.interp(np.log(rate), np.log(rates), smoothed))
         label = literal(f"{name}: {rate:.2g}")
         ax.plot(rate, height, marker="o", markersize=8, linestyle="none", color=PALETTE[(4, 2)[position % 2]], label=label)
-    low, high = min(smoothed), max(smoothed[0], float(np.median(smoothed)))
-    margin = 0.25 * (high - low) or 1.0
-    ax.set_ylim(low - margin, high + 2 * margin)  # the end, where it diverges, would flatten all else
+    until = int(np.argmin(smoothed)) + 1  # the end, where the loss diverges, would flatten all else
+    low, high = min(*losses[:until], *smoothed), max(*losses[:until], *smoothed[:until])
+    margin = 0.1 * (high - low) or 1.0
+    ax.set_ylim(low - margin, high + 2 * margin)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate", fontsize=9)
     ax.set_ylabel("training loss", fontsize=9)

@@ -60,8 +60,19 @@ def test_suggestions_are_before_the_minimum() -> None:
     losses = [10.0] * 3 + [9.0, 4.0, 0.1, 30.0, 30.0, 0.5]
     search = Search(geometric(1e-4, 1e4, 9), losses)
     assert search.smoothed.index(min(search.smoothed)) == 5
-    assert search.suggestions["steepest"] == pytest.approx(1.0)
+    assert search.suggestions["steepest"] == pytest.approx(1.0)  # the fifth, whose neighbours lie furthest apart
     assert search.suggestions["minimum / 10"] == pytest.approx(1.0)
+
+
+def test_noise_is_not_taken_for_a_slope() -> None:
+    """Losses of 1.4 with a deviation of 0.05 fall by 0.3 between 1e-3 and 1e-1 and rise behind it."""
+    rates = np.array(geometric(1e-7, 10, 100))
+    falling = -0.15 * np.log10(rates / 1e-3).clip(0, 2) + 3 * np.log10(rates / 1e-1).clip(0)
+    for seed in range(20):
+        losses = 1.4 + falling + np.random.default_rng(seed).normal(0, 0.05, 100)
+        found = Search(rates.tolist(), losses.tolist()).suggestions
+        assert 1e-3 < found["steepest"] < 0.2
+        assert 5e-3 < found["minimum / 10"] < 2e-2
 
 
 def snapshot(training: Training, optimiser: torch.optim.Optimizer) -> list[Any]:
