@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from medssl.splits import PARTS, Case, Split
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading waits for the disk or runs in zlib, both without Python's lock
 
-Role = tuple[Path, bool]  # a file, and whether it is read as a label: one .mat file can be both image and label
+Role = tuple[Path, bool]  # a file, and whether it is read as a label or mask: one .mat file can be image and mask
 Headers = Mapping[Role, Header | ReadError]
 Place = tuple[str, int | None]  # a part, and in training the fold
 
@@ -33,13 +34,16 @@ def check_split(
     spacing: Sequence[float] | None = None,
     parts: Collection[str] = PARTS,
     deep: bool = False,
+    masks: bool = True,
 ) -> list[Problem]:
     """Every problem of the files of a split's `parts`, one a defect; of `image_parts` no label is looked at.
+
+    Masks are looked at in all parts, or with `masks=False` in none.
 
     `smallest` is the least size in voxels, one number an axis or one for all; with `spacing` (mm) it is measured at
     that spacing, axes in RAS order. A part with one labelled case needs a label for each; `training` always does.
     """
-    cases = _unique(split, parts, image_parts)
+    cases = [(case if masks else replace(case, mask=None), labelled) for case, labelled in _unique(split, parts, image_parts)]
     files = dict.fromkeys(file for case, labelled in cases for file in _files(case, labelled))
     with ThreadPoolExecutor(THREADS) as pool:
         headers = dict(zip(files, pool.map(_header, files), strict=True))
@@ -63,8 +67,10 @@ def check_split(
     return list(dict.fromkeys([*missing, *(problem for found in problems.values() for problem in found)]))
 
 
-def check_volume(case: Case, volume: Volume, label_volume: Volume | None, labels: Mapping[int, str]) -> list[Problem]:
-    """What is wrong with the voxels of a case, whose image and label have been read; see `read_image` for NaN."""
+def check_volume(
+    case: Case, volume: Volume, label_volume: Volume | None, labels: Mapping[int, str], mask: Volume | None = None
+) -> list[Problem]:
+    """What is wrong with the voxels of a case, whose image, label and mask have been read; see `read_image` for NaN."""
     problems = []
     for channel, array in enumerate(volume.array):
         if array.min() == array.max():
@@ -72,6 +78,8 @@ def check_volume(case: Case, volume: Volume, label_volume: Volume | None, labels
             problems.append(Problem(str(file), "voxels", f"{array.flat[0]} everywhere", "an image"))
     if label_volume is not None:
         problems += _check_label(str(case.label), volume, label_volume, labels)
+    if mask is not None:
+        problems += _check_mask(str(case.mask), volume, mask)
     return problems
 
 
@@ -129,8 +137,8 @@ def _unique(split: Split, parts: Collection[str], image_parts: Collection[str]) 
 
 
 def _files(case: Case, labelled: bool) -> tuple[Role, ...]:
-    images = tuple((path, False) for path in case.image)
-    return (*images, (case.label, True)) if labelled and isinstance(case.label, Path) else images
+    marks = [case.label if labelled else None, case.mask]
+    return (*((path, False) for path in case.image), *((path, True) for path in marks if isinstance(path, Path)))
 
 
 def _header(role: Role) -> Header | ReadError:
@@ -153,7 +161,7 @@ def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, d
     files = {role: headers[role] for role in _files(case, labelled)}
     unreadable = [error.problem for error in files.values() if isinstance(error, ReadError)]
     if unreadable:
-        yield from dict.fromkeys(unreadable[:1] if case.label in case.image else unreadable)
+        yield from dict.fromkeys(unreadable[:1] if {case.label, case.mask} & set(case.image) else unreadable)
         return
     first, *others = [(role, header) for role, header in files.items() if isinstance(header, Header)]
     name, shape = case.image[0].name, first[1].shape
@@ -166,12 +174,12 @@ def _check_headers(case: Case, labelled: bool, headers: Headers, split: Split, d
         elif has_geometry(file) and has_geometry(case.image[0]) and not same_grid(header.affine, first[1].affine, shape):
             yield Problem(str(file), "affine", "another position", f"that of {name}")
         elif is_label and header.channels != 1:
-            yield Problem(str(file), "channels", str(header.channels), "1 for a label")
+            yield Problem(str(file), "channels", str(header.channels), f"1 for a {'mask' if file == case.mask else 'label'}")
     yield from _check_channels(case, [header for (_, is_label), header in [first, *others] if not is_label], split)
 
 
 def _check_channels(case: Case, headers: Sequence[Header], split: Split) -> Iterator[Problem]:
-    channels = sum(header.channels for header in headers)
+    channels = sum(header.channels for header in headers) + len(case.missing)
     if channels != split.channels and not (channels == 1 and split.coloured):
         several = next((header.channels for header in headers if header.channels > 1 and len(header.shape) == 3), 0)
         found = f"{channels} ({several} volumes along the fourth axis)" if several else str(channels)
@@ -193,14 +201,15 @@ def _read_case(case: Case, labelled: bool, labels: Mapping[int, str]) -> tuple[l
     try:
         volume = read_images(case.image)
         label_volume = read_image(case.label, label=True) if labelled and isinstance(case.label, Path) else None
+        mask = read_image(case.mask, label=True) if case.mask else None
     except ReadError as error:
         return [error.problem], case.id
-    return check_volume(case, volume, label_volume, labels), content_hash(volume)
+    return check_volume(case, volume, label_volume, labels, mask), content_hash(volume)
 
 
 def _check_label(file: str, volume: Volume, label: Volume, labels: Mapping[int, str]) -> Iterator[Problem]:
-    if label.array.shape[1:] != volume.array.shape[1:]:
-        yield Problem(file, "shape", _by(label.array.shape[1:]), f"{_by(volume.array.shape[1:])}, as its image has")
+    if other_shape := list(_check_shape(file, volume, label)):
+        yield from other_shape
         return
     plain = (label.slope, label.intercept) == (1.0, 0.0)
     values = np.unique(label.array if plain else label.values())
@@ -213,6 +222,19 @@ def _check_label(file: str, volume: Volume, label: Volume, labels: Mapping[int, 
         yield Problem(file, "label", f"class {found}", f"0 to {max(labels, default=0)}, the classes of the split")
     elif values.tolist() == [0]:
         yield Problem(file, "label", "background only", "a labelled voxel")
+
+
+def _check_mask(file: str, volume: Volume, mask: Volume) -> Iterator[Problem]:
+    if other_shape := list(_check_shape(file, volume, mask)):
+        yield from other_shape
+    elif not (mask.values() > 0).any():
+        yield Problem(file, "mask", "no marked voxel", "an object to cut around")
+
+
+def _check_shape(file: str, volume: Volume, marks: Volume) -> Iterator[Problem]:
+    found, expected = marks.array.shape[1:], volume.array.shape[1:]
+    if found != expected:
+        yield Problem(file, "shape", _by(found), f"{_by(expected)}, as its image has")
 
 
 def _check_patients(split: Split, headers: Headers, parts: Collection[str]) -> dict[str, list[Problem]]:

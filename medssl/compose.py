@@ -76,10 +76,12 @@ def compose(folder: Path, found: Found, wanted: Division) -> Composed:
 
 def _entry(id: str, patient: str | None, case: FoundCase, labels: Mapping[int, str], task: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": id} | ({"patient": patient} if patient is not None else {})
-    entry["image"] = case.image[0] if len(case.image) == 1 else list(case.image)
+    entry["image"] = case.channels[0] if len(case.channels) == 1 else case.channels
     if case.label is not None:
         numbers = {name: number for number, name in labels.items()}
         entry["label"] = numbers[str(case.label)] if task == "classification" else case.label
+    if case.mask is not None:
+        entry["mask"] = case.mask
     return entry | ({"weight": case.weight} if case.weight != 1 else {})
 
 

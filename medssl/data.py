@@ -7,6 +7,7 @@ from medssl.check import check_split
 from medssl.config import Pretrain, Shared
 from medssl.pack import Wanted, ensure_store
 from medssl.problems import InputError, Problem
+from medssl.regions import region_problems, without_mask
 from medssl.splits import PARTS, Split, read_split
 from medssl.store import Geometry, Store
 from medssl.subsets import take_fold, with_training_labels
@@ -20,6 +21,8 @@ def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Spl
     split = split_of(settings)
     problems = header_problems(settings, split, parts, labels)
     bad = {problem.file for problem in problems}
+    if settings.roi is not None:  # told already, a line a part
+        bad |= {str(case.image[0]) for part in parts for case in without_mask(split, part)}
     wanted = Wanted(split, parts, geometry_of(settings), labels)
     store, found = ensure_store(wanted, store_path(settings, wanted), settings.workers, skip=bad)
     problems += found
@@ -73,8 +76,10 @@ def header_problems(settings: Shared, split: Split, parts: Sequence[str], labels
         smallest=None if settings.padded else settings.read_size,
         spacing=settings.spacing,
         parts=parts,
+        masks=settings.roi is not None,
     )
-    return empty + found + unlabelled(split, parts if labels else (), {problem.field for problem in found})
+    found += unlabelled(split, parts if labels else (), {problem.field for problem in found})
+    return empty + found + region_problems(settings, split, parts)
 
 
 def unlabelled(split: Split, parts: Sequence[str], told: set[str]) -> list[Problem]:
@@ -87,7 +92,8 @@ def geometry_of(settings: Shared) -> Geometry:
     """What packing does to the volumes of this run."""
     spacing = tuple(settings.spacing) if settings.spacing else None
     fit = tuple(settings.fit) if settings.fit else None
-    return Geometry(settings.image_dims, spacing, settings.foreground_above, fit=fit, mask=settings.mask)
+    above, roi = settings.foreground_above, settings.roi
+    return Geometry(settings.image_dims, spacing, above, fit=fit, mask=settings.mask, roi=roi)
 
 
 def store_path(settings: Shared, wanted: Wanted) -> Path:

@@ -14,10 +14,12 @@ from medssl.device import Compute, choose
 from medssl.engine import Progress, Training, train
 from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
+from medssl.modalities import lacking, lacking_lines
 from medssl.optimisers import parameter_groups
-from medssl.plan import differences, plan_of, save_encoder, seen_before
+from medssl.plan import adapted_channels, differences, plan_of, save_encoder, seen_before
 from medssl.problems import Gathering, InputError
 from medssl.progressive import Resizing
+from medssl.regions import region_line
 from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
@@ -43,7 +45,9 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
         raise InputError(seen)
     run = RunFolder.open(settings, "finetune", resume)
     run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
-    warnings = split_warnings(split) + differences(settings) + task.warnings()
+    for line in [*region_line(settings), *lacking_lines(split, parts_of(settings))]:
+        run.say(line)
+    warnings = split_warnings(split) + differences(settings) + adapted_channels(settings, split, task.loaded) + task.warnings()
     if seen:
         warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
     for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:
@@ -130,5 +134,7 @@ def summary_of(settings: Finetune, split: Split, store: Store, task: Task, progr
         "best_step": progress.best_step,
         task.watched: best if math.isfinite(best) else None,
         "part": settings.judge,
+        "roi": settings.roi,
+        "lacking": lacking(split, parts_of(settings)),
         "spacing": list(entry.spacing),
     }

@@ -195,14 +195,20 @@ def load_label(store: Store, extent: Extent, settings: Shared, start: NDArray[np
 
 
 def scaled(stored: Tensor, entry: Entry, settings: Shared, out: Tensor | None = None) -> Tensor:
-    """Bring stored values to 0..1 by the window or by each channel's percentiles of the whole volume, in `out` or new."""
+    """Bring stored values to 0..1 by the window or by each channel's percentiles of the whole volume, in `out` or new.
+
+    A channel that the case lacks is 0.
+    """
     window = settings.intensity
     limits = np.array([[window.low], [window.high]])  # (2, c or 1)
     if isinstance(window, Percentiles):
         limits = np.stack([entry.percentile(window.low), entry.percentile(window.high)])
     # the window in stored units, so that the crop is touched once
     low, high = torch.from_numpy((limits - entry.intercept) / entry.slope)
-    return scale_intensity(stored, low, high, out)
+    image = scale_intensity(stored, low, high, out)
+    for channel in entry.missing:  # whatever the window makes of a stored 0
+        image[channel] = 0
+    return image
 
 
 def rarity(store: Store, cases: Sequence[Case]) -> dict[int, float]:

@@ -52,6 +52,10 @@ class Wanted:
         """Whether label files are read: to be kept, or only to hide what they mark."""
         return self.labels or self.geometry.mask == "label"
 
+    def files(self, case: Case) -> list[Path]:
+        """The files of a case that are read."""
+        return files_of(case, self.reads_labels, self.geometry.roi is not None)
+
     @property
     def cases(self) -> list[Case]:
         """The cases of the parts, each once; one that is in pre-training and in training with its label."""
@@ -82,7 +86,7 @@ def ensure_store(
     Cases with a file in `skip` are left out. Progress goes to stderr. Raises InputError when the disk has not the room
     or `path` is no store of this geometry, and RunError when writing fails.
     """
-    cases = [case for case in wanted.cases if not {str(file) for file in files_of(case, wanted.reads_labels)} & set(skip)]
+    cases = [case for case in wanted.cases if not {str(file) for file in wanted.files(case)} & set(skip)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with packing_alone(path):
         fingerprints = Fingerprints(path)
@@ -168,13 +172,13 @@ def still_true(store: Store, wanted: Wanted, fingerprints: Fingerprints) -> dict
         digests = [digest for _, digest in entry.files]
         if case is None:  # a case of another split of the same name stays while its own files do
             return [fingerprints.of(Path(path)) for path, _ in entry.files] == digests
-        files = files_of(case, wanted.reads_labels)
+        files = wanted.files(case)
         if wanted.labels and isinstance(case.label, Path) and entry.classes != len(wanted.split.labels):
             return False
         # a label that was packed and is not asked for does not matter, a channel does
         more = len(digests) - len(files) in (0, int(entry.label is not None))
         same = [fingerprints.of(file) for file in files] == digests[: len(files)]
-        return more and same and case.patient == entry.patient
+        return more and same and (case.patient, case.missing) == (entry.patient, entry.missing)
 
     return {id: entry for id, entry in store.entries.items() if true(entry)}
 
@@ -194,12 +198,13 @@ def prepared_bytes(case: Case, geometry: Geometry) -> int:
         header = read_header(case.image[0])
     except (OSError, ReadError):
         return 0  # it is reported when it is read
-    voxels = float(np.prod(header.shape)) * len(case.image) * header.channels
+    channels = len(case.image) * header.channels + len(case.missing)
+    voxels = float(np.prod(header.shape)) * channels
     if geometry.spacing is not None:
         voxels *= float(np.prod(np.divide(header.spacing, geometry.spacing)))
     if geometry.fit is not None:
         rest = header.shape[len(geometry.fit) :]  # the slices of a volume stay as many
-        voxels = float(np.prod(geometry.fit) * np.prod(rest)) * len(case.image) * header.channels
+        voxels = float(np.prod(geometry.fit) * np.prod(rest)) * channels
     return int(voxels * (min(header.dtype.itemsize, 4) + 1))
 
 

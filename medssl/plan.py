@@ -71,6 +71,7 @@ def plan_of(settings: Pretrain | Finetune, split: Split, store: Store, step: int
         "slices": settings.image_dims > settings.spatial_dims,
         "foreground_above": settings.foreground_above,
         "mask": settings.mask,
+        "roi": settings.roi,
         "spacing": settings.spacing,
         "orientation": "RAS",
         "intensity": settings.intensity.model_dump(),
@@ -122,9 +123,10 @@ def differences(settings: Shared) -> list[str]:
         "spatial_dims": settings.spatial_dims,
         "foreground_above": settings.foreground_above,
         "mask": settings.mask,
+        "roi": settings.roi,
         "fit": settings.fit,
     }
-    before = {key: plan[key] for key in now.keys() & plan.keys()}
+    before = {"roi": None} | {key: plan[key] for key in now.keys() & plan.keys()}  # who knew no roi saw whole images
     if settings.spacing and before.get("spacing"):
         before["spacing"] = before["spacing"][: settings.image_dims]  # of an encoder of slices that of their plane
     if not isinstance(settings.network, UNetSettings):  # these leave no trace in the weights
@@ -137,6 +139,14 @@ def differences(settings: Shared) -> list[str]:
         for key, value in now.items()
         if key in before and before[key] != value
     ]
+
+
+def adapted_channels(settings: Shared, split: Split, loaded: Report | None) -> list[str]:
+    """Warn where the encoder knew another number of channels than the split has, so that its first layer was adapted."""
+    if loaded is None or loaded.channels == split.channels:
+        return []
+    names = f"{split.channels} ({', '.join(split.modality.values())}): the first convolution is adapted"
+    return [f"warning: {Problem(str(encoder_file(settings)), 'channels', str(loaded.channels), names)}"]
 
 
 def seen_before(settings: Shared, entries: Iterable[Entry]) -> list[Problem]:

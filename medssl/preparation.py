@@ -1,6 +1,6 @@
 """One case from its files to what the store keeps: read, checked, geometry prepared, percentiles and positions taken."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,10 @@ class Prepared(NamedTuple):
     attributes: Mapping[str, Any]
 
 
-def files_of(case: Case, labels: bool) -> list[Path]:
-    """List the files that a case is made of."""
-    return [*case.image, *([case.label] if labels and isinstance(case.label, Path) else [])]
+def files_of(case: Case, labels: bool, masks: bool) -> list[Path]:
+    """List the files that a case is made of; a label comes last, as it may be left away."""
+    marks = [case.mask if masks else None, case.label if labels else None]
+    return [*case.image, *(path for path in marks if isinstance(path, Path))]
 
 
 def prepare_case(
@@ -38,12 +39,16 @@ def prepare_case(
     """Read, check and prepare one case; gives its problems instead when it has any. RunError names it for all else."""
     try:
         masked = geometry.mask == "label"
-        files = [(str(file), fingerprints.of(file)) for file in files_of(case, labels or masked)]  # before they are read
+        wanted = files_of(case, labels or masked, geometry.roi is not None)
+        files = [(str(file), fingerprints.of(file)) for file in wanted]  # before they are read
         volume = read_images(case.image)
         label = read_image(case.label, label=True) if (labels or masked) and isinstance(case.label, Path) else None
         if masked and label is None:
             return [Problem(str(case.image[0]), "label", "none", "a segmentation of what mask=label hides")]
-        return prepared_case(split, case, geometry, volume, label, files, labels)
+        if geometry.roi is not None and case.mask is None:
+            return [Problem(str(case.image[0]), "mask", "none", "one, to cut the image around, or roi=null")]
+        mask = read_image(case.mask, label=True) if geometry.roi is not None and case.mask else None
+        return prepared_case(split, case, geometry, volume, label, files, labels, mask)
     except ReadError as error:
         return [error.problem]
     except Exception as error:
@@ -58,24 +63,25 @@ def prepared_case(
     label: Volume | None,
     files: list[tuple[str, str]],
     labels: bool,
+    mask: Volume | None = None,
 ) -> Prepared | list[Problem]:
     """Check and prepare a case that has been read."""
     if volume.array.ndim - 1 != geometry.spatial_dims:
         found, expected = f"{volume.array.ndim - 1}D", f"{geometry.spatial_dims}D, as crop_size has"
         return [Problem(str(case.image[0]), "image", found, expected)]
-    problems = check_volume(case, volume, label, split.labels)
+    problems = check_volume(case, volume, label, split.labels, mask)
     if problems:
         return problems
     content = content_hash(volume)
     volume = hide(compact(volume), label, geometry.mask)
-    if split.coloured and len(volume.array) == 1:
+    if split.coloured and len(volume.array) == 1 and not case.missing:
         volume = volume._replace(array=volume.array.repeat(3, axis=0))
     label = label if labels else None
-    image, classes, affine = prepare(volume, label, geometry)
+    image, classes, affine = prepare(volume, label, geometry, mask)
     if 0 in image.shape:
         return [Problem(str(case.image[0]), "image", "no voxel", f"intensities above {geometry.foreground_above}")]
     values = volume._replace(array=image).values()
-    arrays = {"image": image} | ({} if classes is None else {"label": classes})
+    arrays = {"image": with_missing(image, case.missing)} | ({} if classes is None else {"label": classes})
     attributes = {
         "id": case.id,
         "patient": case.patient,
@@ -83,10 +89,11 @@ def prepared_case(
         "intercept": volume.intercept,
         "affine": affine,
         "spacing": np.linalg.norm(affine[:3, :3], axis=0)[: geometry.spatial_dims].tolist(),
-        "percentiles": np.array([percentiles(channel) for channel in values], np.float32),
+        "percentiles": with_missing(np.array([percentiles(channel) for channel in values], np.float32), case.missing),
         "content": content,
         "classes": 0 if classes is None else len(split.labels),
         "files": files,
+        "missing": case.missing,
     }
     return Prepared(arrays | positions(case.id, values, classes, attributes["classes"], geometry), attributes)
 
@@ -115,10 +122,19 @@ def hide(volume: Volume, label: Volume | None, mask: str) -> Volume:
     return volume._replace(array=np.where(hidden, least, volume.array))
 
 
-def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
+def with_missing(channels: NDArray[Any], missing: Sequence[int]) -> NDArray[Any]:
+    """Put zeros into the places of the channels that a case lacks: (c, ...) -> (c with them, ...)."""
+    for place in missing:  # in rising order
+        channels = np.insert(channels, place, 0, axis=0)
+    return channels
+
+
+def prepare(
+    volume: Volume, label: Volume | None, geometry: Geometry, mask: Volume | None = None
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
     """Bring image and label to the wanted orientation and spacing and crop them; the image keeps its integer type.
 
-    The label lies where the image does: it was checked to, or its format can't say.
+    Label and mask lie where the image does: they were checked to, or their format can't say.
     """
     keys = ["image"] if label is None else ["image", "label"]
     above = geometry.foreground_above
@@ -128,7 +144,12 @@ def prepare(volume: Volume, label: Volume | None, geometry: Geometry) -> tuple[N
     data = {"image": MetaTensor(torch.from_numpy(volume.array.astype(exact)), affine=torch.from_numpy(volume.affine))}
     if label is not None:
         data["label"] = MetaTensor(torch.from_numpy(label.values()), affine=data["image"].affine)
-    steps = prepare_geometry(keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims, fit=geometry.fit)
+    if mask is not None:
+        data["mask"] = MetaTensor(torch.from_numpy(mask.values()), affine=data["image"].affine)
+    steps = prepare_geometry(
+        keys, geometry.spacing, geometry.orientation, stored, geometry.spatial_dims,
+        fit=geometry.fit, roi=geometry.roi, mask_key="mask",
+    )  # fmt: skip
     prepared = steps(data)
     image = prepared["image"].numpy()
     if kind.kind in "iu":

@@ -19,16 +19,27 @@ from medssl.engine import Batch, Progress, Training, to_device, train
 from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
 from medssl.methods import method_class
 from medssl.methods.method import Method
+from medssl.modalities import lacking, lacking_lines
 from medssl.optimisers import parameter_groups
-from medssl.plan import ancestry_of, build_encoder, differences, plan_of, save_encoder, start_encoder
+from medssl.plan import (
+    adapted_channels,
+    ancestry_of,
+    build_encoder,
+    differences,
+    plan_of,
+    save_encoder,
+    start_encoder,
+)
 from medssl.problems import Gathering, InputError, Problem, RunError
+from medssl.regions import region_line
 from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
 from networks.features import Encoder
+from networks.transfer import Report
 
-PARTS = ("pretraining", "validation")  # of the split; no label is read but where a method asks for classes
+PARTS = ("pretraining", "validation")  # of the split; no label or mask is read but where a setting asks for it
 SHOWN = 4  # crops in the figure of the views
 WATCHED = 1024  # validation crops whose features are watched
 
@@ -52,12 +63,12 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     method.to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
-    for warning in warnings_of(settings, split):
-        run.say(warning)
+    for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
+        run.say(line)
     if loaded:
         run.say(f"encoder {settings.encoder}: {loaded}")
     progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
-    finish(run, settings, compute, split, store, method, progress)
+    finish(run, settings, compute, split, store, method, progress, loaded)
 
 
 def method_of(settings: Pretrain, encoder: Encoder) -> Method:
@@ -88,10 +99,12 @@ def check_parts(settings: Pretrain, split: Split) -> None:
         raise InputError(problems)
 
 
-def warnings_of(settings: Pretrain, split: Split) -> list[str]:
+def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list[str]:
     """What a reader of the results should know before the run."""
-    read = ["warning: labels of the pre-training cases are read: this is no label-free pre-training"]
-    return split_warnings(split) + differences(settings) + read * settings.reads_labels
+    what = "labels" if settings.reads_labels else "masks"
+    read = [f"warning: {what} of the pre-training cases are read: this is no label-free pre-training"]
+    adapted = adapted_channels(settings, split, loaded)
+    return split_warnings(split) + differences(settings) + adapted + read * (not settings.label_free)
 
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
@@ -179,6 +192,7 @@ def finish(
     store: Store,
     method: Method,
     progress: Progress,
+    loaded: Report | None = None,
 ) -> None:
     """Write the encoder, its pictures, the summary and the report."""
     step = progress.step
@@ -212,7 +226,9 @@ def finish(
             "n_cases": len(split.part("pretraining")),
             "parameters": sum(p.numel() for p in method.encoder.parameters()),
             "ancestry": ancestry_of(settings),
-            "warnings": warnings_of(settings, split),
+            "roi": settings.roi,
+            "lacking": lacking(split, PARTS),
+            "warnings": warnings_of(settings, split, loaded),
         },
     )
     write_report(run.folder)

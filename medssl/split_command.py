@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("source (default: a known layout is recognised)")
     source.add_argument("--image", action="append", metavar="TEMPLATE", help="as '{patient}/{id}.nii.gz'; again for channels")
     source.add_argument("--label", metavar="TEMPLATE", help="of segmentations, with fields of --image")
-    source.add_argument("--table", type=Path, help="a CSV or TSV with columns image, label, patient, part, weight")
+    source.add_argument("--table", type=Path, help="a CSV or TSV with columns image, label, mask, patient, part, weight")
     source.add_argument(
         "--columns", nargs="+", metavar="NAME=COLUMN", default=[], help="as image=t1,t2 label=dx patient=subject"
     )
@@ -137,7 +137,7 @@ def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
         raise InputError([Problem("split", "--task", options.task, f"{found.task}, which the source has{numbers}")])
     if not found.cases:
         raise InputError([Problem(str(options.folder), "cases", "no case has every channel", "one or more that have")])
-    used = {path for case in found.cases for path in (*case.image, case.label)}
+    used = {path for case in found.cases for path in case.files}
     more = []
     for text in options.unlabelled:
         cases, labels = from_folder_or_template(files, text)
@@ -145,13 +145,13 @@ def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
         if labels:
             found.left_out.append(f"label files of {text}, which are no unlabelled images: {named(labels)}")
     found.cases += [dataclasses.replace(case, part="pretraining") for case in more if case.image[0] not in used]
-    paths = [path for case in found.cases for path in (*case.image, case.label) if isinstance(path, str)]
+    paths = [path for case in found.cases for path in case.files]
     odd = [
         Problem(path, "name", "a character that can't be printed", "another name") for path in paths if not path.isprintable()
     ]
     if odd:
         raise InputError(shortened(odd))
-    channels = max(len(case.image) for case in found.cases)
+    channels = max(len(case.channels) for case in found.cases)
     names = tuple(options.modality or ())
     if names and channels > 1 and len(names) != channels:
         raise InputError([Problem("split", "--modality", f"{len(names)} names", f"{channels}, one a channel")])
@@ -174,9 +174,10 @@ def _content(options: argparse.Namespace, found: Found, labels: dict[int, str], 
 
 def _modality(folder: Path, found: Found) -> tuple[str, ...]:
     """The source's names where the files have so many channels, or made ones; medssl check tells what can't be read."""
-    files = max(len(case.image) for case in found.cases)
+    files = max(len(case.channels) for case in found.cases)
+    first = min(found.cases, key=lambda case: len(case.missing))
     try:
-        channels = sum(read_header(folder / path).channels for path in found.cases[0].image)
+        channels = sum(read_header(folder / path).channels for path in first.image) + len(first.missing)
     except ReadError:
         channels = len(found.modality) or files
     if len(found.modality) == channels:
@@ -237,7 +238,7 @@ def _table(parts: dict[str, list[dict[str, Any]]], groups: dict[str, str], label
 
 
 def _unused(files: Sequence[str], found: Found) -> list[str]:
-    used = {path for case in found.cases for path in (*case.image, case.label) if isinstance(path, str)}
+    used = {path for case in found.cases for path in case.files}
     places = {location(path).as_posix() for path in used}  # a DICOM series is its folder
     rest = [path for path in files if path not in used and PurePosixPath(path).parent.as_posix() not in places]
     images = [path for path in rest if suffix(path)]

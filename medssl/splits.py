@@ -27,7 +27,7 @@ GROUPINGS = ("patient", "image")
 
 NAME = "1 to 200 printable characters without a slash"
 
-_CASE_KEYS = ("id", "patient", "image", "label", "fold", "weight")
+_CASE_KEYS = ("id", "patient", "image", "label", "mask", "fold", "weight")
 _NOTES = ("description", "reference", "licence", "license", "release", "tensorImageSize")
 _COUNTS = ("numPretraining", "numTraining", "numValidation", "numTest")
 _KEYS = ("name", "modality", "task", "labels", "grouped_by", *PARTS, *_NOTES, *_COUNTS)
@@ -35,7 +35,10 @@ _KEYS = ("name", "modality", "task", "labels", "grouped_by", *PARTS, *_NOTES, *_
 
 @dataclass(frozen=True)
 class Case:
-    """One patient study; `label` is a file, a class (int), a number (float) or absent, and None throughout `pretraining`."""
+    """One patient study; `label` is a file, a class (int), a number (float) or absent, and None throughout `pretraining`.
+
+    `image` are the files that there are, in the order of the channels; `missing` are the channels without one.
+    """
 
     id: str
     patient: str
@@ -43,6 +46,8 @@ class Case:
     label: Path | float | None = None
     fold: int | None = None
     weight: float = 1.0  # how often it is drawn, relative to others
+    mask: Path | None = None  # a file that marks an object which images may be cut around; in segmentation the label does
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ class _Reading:
             self.problem("labels", "none", 'the names of the classes, as {"0": "background", "1": ...}')
         self.overlaps(seats)
         parts = {p: tuple(seat.case for seat in seats if seat.part == p) for p in PARTS if p in content}
-        modality = modality or {i: f"image {i}" for i in range(len(seats[0].case.image) if seats else 1)}
+        modality = modality or {i: f"image {i}" for i in range(_channels_of(seats[0].case) if seats else 1)}
         return Split(self.file, name, modality, self.task, self.labels, parts, self.root, self.grouped_by)
 
     def content(self) -> dict[str, Any]:
@@ -232,7 +237,12 @@ class _Reading:
         self.keys(entry, _CASE_KEYS, where + ".")
         image = entry.get("image")
         paths = image if isinstance(image, list) and image else [image]
-        images = [self.path(path, f"{where}.image") for path in paths]
+        missing = tuple(i for i, path in enumerate(paths) if path is None and isinstance(image, list))
+        if len(missing) == len(paths):
+            self.problem(f"{where}.image", "null for every channel", "a path for at least one")
+            return None
+        images = [self.path(path, f"{where}.image") for i, path in enumerate(paths) if i not in missing]
+        mask = self.mask(entry.get("mask"), f"{where}.mask")
         label = self.label(entry.get("label"), f"{where}.label") if part != "pretraining" else None
         fold = entry.get("fold")
         if fold is not None and (type(fold) is not int or fold < 0):
@@ -246,7 +256,8 @@ class _Reading:
         patient = self.identity(entry["patient"], f"{where}.patient") if "patient" in entry else id
         if len(self.problems) > before:
             return None
-        return Case(id, patient, tuple(path for path in images if path), label, fold, float(weight))
+        files = tuple(path for path in images if path)
+        return Case(id, patient, files, label, fold, float(weight), mask, missing)
 
     def identity(self, value: Any, where: str) -> str:
         text = str(value) if type(value) is int else value
@@ -278,6 +289,14 @@ class _Reading:
             return None
         return float(value) if self.task == "regression" else value  # 2 is a number among 0.5 and 1.5, and no class
 
+    def mask(self, value: Any, where: str) -> Path | None:
+        if value is None:
+            return None
+        if self.task == "segmentation":
+            self.problem(where, show(value), "none in segmentation, whose label marks the objects")
+            return None
+        return self.path(value, where)
+
     def overlaps(self, seats: Sequence[_Seat]) -> None:
         """Reports images, ids and patients that come twice; one line a case, the most telling of the three."""
         by_image: dict[Path, list[_Seat]] = {}
@@ -290,12 +309,14 @@ class _Reading:
             images = [earlier for path in set(seat.case.image) for earlier in by_image.get(path, [])]
             ids = by_id.get(seat.case.id, [])
             again = next((s for s in images if _apart(s, seat) or s.case.id != seat.case.id), None)
-            named = next((s for s in ids if _apart(s, seat) or s.case.image != seat.case.image), None)
+            named = next((s for s in ids if _apart(s, seat) or _files_of(s.case) != _files_of(seat.case)), None)
             other = next((s for s in ids if people[who(s.case)] != person), None)
             if len(set(seat.case.image)) < len(seat.case.image):
                 self.problem(f"{seat}.image", "one file for two channels", "a file a channel")
             elif seat.case.label in seat.case.image and not seat.case.image[0].name.lower().endswith(".mat"):
                 self.problem(f"{seat}.label", "the image itself", "a file of its own")
+            elif seat.case.mask in seat.case.image and not seat.case.image[0].name.lower().endswith(".mat"):
+                self.problem(f"{seat}.mask", "the image itself", "a file of its own")
             elif again:
                 self.problem(f"{seat}.image", f"the image of {again} ({again.case.id})", "an image once, in one part")
             elif named:
@@ -324,6 +345,16 @@ def show(value: object) -> str:
     if isinstance(value, (list, dict)):
         return f"a {'list' if isinstance(value, list) else 'table'} of {len(value)}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _channels_of(case: Case) -> int:
+    """The channels of a case with a file for each."""
+    return len(case.image) + len(case.missing)
+
+
+def _files_of(case: Case) -> tuple[tuple[Path, ...], tuple[int, ...]]:
+    """The images of a case and which channels they are."""
+    return case.image, case.missing
 
 
 def _is_number(value: Any) -> bool:

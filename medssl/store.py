@@ -49,14 +49,16 @@ class Geometry:
     orientation: str = "RAS"
     fit: tuple[int, ...] | None = None  # voxels that the image is resized to fit into, its proportions kept
     mask: str = "none"  # what is hidden before all else: "brain" all but the brain, "label" the objects of the label
+    roi: float | None = None  # margin around the object of a case's mask, to which the image is cut
 
     @property
     def key(self) -> str:
         """A short name for these settings."""
-        return sha256(json.dumps([VERSION, asdict(self)]).encode()).hexdigest()[:12]
+        told = {name: value for name, value in asdict(self).items() if name != "roi" or value is not None}  # as ever
+        return sha256(json.dumps([VERSION, told]).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
-        crop = f"foreground_above={self.foreground_above}, fit={self.fit}, mask={self.mask}"
+        crop = f"foreground_above={self.foreground_above}, fit={self.fit}, mask={self.mask}, roi={self.roi}"
         return f"{self.spatial_dims}D, spacing={self.spacing}, {crop}"
 
 
@@ -84,6 +86,7 @@ class Entry:
     classes: int  # that its label was checked against, 0 without a label
     files: tuple[tuple[str, str], ...]  # each file's path when packed and the SHA-256 of its bytes
     arrays: Mapping[str, Extent]  # image, label, positions-foreground, positions-CLASS
+    missing: tuple[int, ...] = ()  # channels that the case has no file of, stored as 0
 
     @property
     def image(self) -> Extent:
@@ -263,5 +266,6 @@ def entry_of(case: dict[str, Any], shard: int, percentiles: NDArray[np.float32])
         "spacing": tuple(case["spacing"]),
         "percentiles": percentiles,
         "files": tuple((path, digest) for path, digest in case["files"]),
+        "missing": tuple(case.get("missing", ())),
         "arrays": arrays,
     })  # fmt: skip

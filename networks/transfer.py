@@ -24,13 +24,17 @@ UNUSED = ("cross_attn", "num_batches_tracked")  # what no encoder uses, and file
 
 @dataclass(frozen=True)
 class Report:
-    """The names of all tensors, by what happened to them; `resized` and `adapted` are also loaded."""
+    """The names of all tensors, by what happened to them; `resized` and `adapted` are also loaded.
+
+    `channels` are those of the images that the file's first convolution was made for.
+    """
 
     loaded: tuple[str, ...]
     resized: tuple[str, ...]
     adapted: tuple[str, ...]
     skipped: tuple[str, ...]
     missing: tuple[str, ...]
+    channels: int
 
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} tensors"]
@@ -63,6 +67,7 @@ def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], plan: Mapping[
         adapted=tuple(adapted + list(folded.values())),
         skipped=tuple(sorted(tensors.keys() - used)),
         missing=tuple(sorted(target.keys() - fitted.keys())),
+        channels=source[encoder.first].shape[1],
     )
 
 

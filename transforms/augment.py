@@ -8,7 +8,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
     MapTransform,
@@ -22,6 +24,39 @@ from monai.transforms import (
 )
 
 from transforms.seeding import Chain, Seeded
+
+
+class RandChannelDropoutd(Seeded, MapTransform):  # type: ignore[misc]
+    """Set each channel that is not empty to 0 with a probability, but never the last of them.
+
+    So that a network learns to do without a modality that some patients lack. Where all would go, the channel with the
+    largest draw stays.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float) -> None:
+        super().__init__(keys)
+        self.prob = prob
+        self.draws = np.zeros(0)
+
+    def randomize(self, channels: int) -> None:
+        """Draw a number in 0..1 for each channel."""
+        self.draws = self.R.random_sample(channels)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        out = dict(data)
+        self.randomize(len(out[self.keys[0]]))
+        for key in self.keys:
+            out[key] = drop_channels(out[key], torch.from_numpy(self.draws), self.prob)
+        return out
+
+
+def drop_channels(x: torch.Tensor, draws: torch.Tensor, prob: float) -> torch.Tensor:
+    """Set the channels of ``x`` (c, *spatial) whose draw (c,) is below ``prob`` to 0, except the last one present."""
+    present = x.flatten(1).any(1)
+    dropped = draws.to(x.device) < prob
+    if not (present & ~dropped).any():
+        dropped[(draws.to(x.device) - (~present).to(draws)).argmax()] = False
+    return x.masked_fill(dropped.view(-1, *[1] * (x.ndim - 1)), 0)
 
 
 class RandQuarterTurnd(Seeded, RandomizableTransform, MapTransform):  # type: ignore[misc]
@@ -53,7 +88,10 @@ class RandQuarterTurnd(Seeded, RandomizableTransform, MapTransform):  # type: ig
 
 
 class Augment(Chain):
-    """A chain whose items at `keys` come out as what they went in: of the same type, plain tensors as plain tensors."""
+    """A chain whose items at `keys` come out as what they went in: of the same type, plain tensors as plain tensors.
+
+    A channel of the first, the image, that is 0 everywhere among others stays so: it is a missing modality.
+    """
 
     def __init__(self, transforms: Sequence[Any], keys: Sequence[Hashable]) -> None:
         super().__init__(transforms)
@@ -62,7 +100,9 @@ class Augment(Chain):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(super().__call__(data))
         # MONAI makes a MetaTensor of every item, and floats of what it resamples, but only when the dice say so
-        return out | {key: _as_before(out[key], torch.as_tensor(data[key])) for key in self.keys}
+        out |= {key: _as_before(out[key], torch.as_tensor(data[key])) for key in self.keys}
+        image = self.keys[0]
+        return out | {image: _empty_as_before(out[image], torch.as_tensor(data[image]))}
 
 
 def augment_segmentation(
@@ -79,7 +119,8 @@ def augment_image(spatial_dims: int = 3, *, image_key: str = "image", **changes:
     """Change an image (c, *spatial), whose intensities lie in 0..1, in space and in intensity.
 
     `changes` are those of `augment_segmentation` too: flip_prob, rotate90_prob, shift_prob, shift, affine_prob,
-    rotate, scale, noise_prob, noise_std, contrast_prob, gamma. ``rotate`` is the largest angle in radians, ``scale``
+    rotate, scale, noise_prob, noise_std, contrast_prob, gamma, channel_dropout (see RandChannelDropoutd). ``rotate`` is
+    the largest angle in radians, ``scale``
     the largest relative change of size (both about every axis, in voxels); what comes in from outside is 0. ``shift``
     is the largest offset, ``noise_std`` the largest deviation of Gaussian noise, ``gamma`` the range of the exponent.
     """
@@ -100,6 +141,7 @@ def _augment(
     noise_std: float = 0.05,
     contrast_prob: float = 0.0,
     gamma: tuple[float, float] = (0.7, 1.5),
+    channel_dropout: float = 0.0,
 ) -> Augment:
     """The image is the first of the keys; a label may follow."""
     image = keys[0]
@@ -118,8 +160,16 @@ def _augment(
         *([RandAdjustContrastd(image, contrast_prob, gamma)] if contrast_prob else []),
         *([RandGaussianNoised(image, noise_prob, std=noise_std)] if noise_prob else []),
         RandShiftIntensityd(image, shift, prob=shift_prob),
+        *([RandChannelDropoutd(image, channel_dropout)] if channel_dropout else []),  # last: 0 is what it means
     ]
     return Augment(steps, keys)
+
+
+def _empty_as_before(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    empty = ~old.flatten(1).any(1)
+    if len(old) == 1 or not empty.any():
+        return new
+    return new.masked_fill(torch.as_tensor(empty).view(-1, *[1] * (old.ndim - 1)), 0)
 
 
 def _as_before(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:

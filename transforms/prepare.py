@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transforms.fit import FitInsided
+from transforms.region import CropToMaskd
 
 LABEL = "label"  # the key that is interpolated by nearest neighbour and whose values are left alone
+MASK = "mask"  # the key that marks the object of interest
 Limit = float | Sequence[float] | Tensor  # one for the image or one for each channel
 
 
@@ -39,17 +41,24 @@ def prepare_geometry(
     *,
     fit: Sequence[int] | None = None,
     label_key: Hashable = LABEL,
+    roi: float | None = None,
+    mask_key: Hashable = MASK,
 ) -> Compose:
-    """Bring items to one orientation (3D only) and spacing (mm), crop them to what lies above a value, resize them.
+    """Bring items to one orientation (3D only), cut a region out, bring it to a spacing (mm), crop, resize.
 
     Items are ``MetaTensor`` (c, *spatial). ``label_key`` is resampled by nearest neighbour, all others bilinearly.
     The box is that of the voxels of the first key above ``foreground_above`` in any channel; an image without any
-    keeps its size. ``fit`` is the size in voxels that they are resized to fit into. None leaves a step out.
+    keeps its size. ``roi`` is the margin around the object of the item at ``mask_key``, which has the same grid and is
+    left out of the result: see ``CropToMaskd``. It comes before the resampling, in which a small object might get lost.
+    ``fit`` is the size in voxels that the items are resized to fit into. None leaves a step out.
     """
     names = ensure_tuple(keys)
     steps: list[MapTransform] = []
     if orientation is not None and spatial_dims == 3:
-        steps.append(Orientationd(names, axcodes=orientation, labels=None))  # None: labels by the space of the affine
+        turned = names if roi is None else (*names, mask_key)
+        steps.append(Orientationd(turned, axcodes=orientation, labels=None))  # None: labels by the space of the affine
+    if roi is not None:
+        steps.append(CropToMaskd(names, roi, mask_key))
     if spacing is not None:
         modes = ["nearest" if name == label_key else "bilinear" for name in names]
         steps.append(Spacingd(names, pixdim=spacing, mode=modes))

@@ -33,6 +33,9 @@ class Augment(Table):
     scale: float = Field(0.1, ge=0, lt=1, description="largest relative change of scale")
     noise_prob: Share = Field(0.0, description="probability of Gaussian noise")
     contrast_prob: Share = Field(0.0, description="probability of a gamma change")
+    channel_dropout: Share = Field(
+        0.0, description="probability of setting a channel to 0, never the last one present; for missing modalities"
+    )
 
 
 class Shared(Table):
@@ -67,6 +70,13 @@ class Shared(Table):
     foreground_above: float | None = Field(None, description="crop away the border at or below this intensity; null: do not")
     mask: Literal["none", "brain", "label"] = Field(
         "none", description="darken all but the brain (2D T1 heads), or what the segmentation marks, such as a tumour"
+    )
+    roi: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="cut every image to a square or cube around the object of its case's mask, with this margin as a share of "
+        "the object's longest side; every case needs a mask, also one to be predicted; null: whole images",
     )
     fit: Sizes | None = Field(
         None, description="resize every image, its proportions kept, until it just fits into so many voxels; crops are padded"
@@ -226,6 +236,11 @@ class Pretrain(Shared):
     def reads_labels(self) -> bool:
         """Whether labels of pre-training cases are read, which only a setting can ask for."""
         return self.reads_classes or self.mask == "label"
+
+    @property
+    def label_free(self) -> bool:
+        """Whether nothing that somebody marked is read of pre-training cases: no label and no mask."""
+        return not self.reads_labels and self.roi is None
 
     @property
     def local_size(self) -> list[int]:

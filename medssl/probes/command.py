@@ -21,7 +21,7 @@ from medssl.data import load_data, split_of, split_warnings
 from medssl.device import choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
 from medssl.pixels import standardise_pixels
-from medssl.plan import ENCODER, build_encoder, differences, seen_before, start_encoder
+from medssl.plan import ENCODER, adapted_channels, build_encoder, differences, seen_before, start_encoder
 from medssl.probes.classifiers import (
     Labelled,
     Probe,
@@ -42,7 +42,7 @@ from medssl.subsets import take_labelled
 from networks.transfer import TransferError, read_plan
 
 PARTS = ("training", "validation", "test")
-PREPARATION = ("spacing", "intensity", "foreground_above", "fit")  # what a plan says and --set may change
+PREPARATION = ("spacing", "intensity", "foreground_above", "fit", "roi")  # what a plan says and --set may change
 SETTABLE = (*PREPARATION, "mask", "fold", "store", "workers", "threads", "precision")
 VOXELS = 2**21  # of one channel, in a batch
 TRAINED, RANDOM = "encoder", "random"
@@ -93,7 +93,8 @@ def probe(asked: Asked) -> Result:
     with problems:
         _, store = load_data(settings, PARTS, labels=True)
     problems.raise_any()
-    warnings = [*split_warnings(split), *differences(settings), *seen_warnings(settings, split, store)]
+    warnings = [*split_warnings(split), *differences(settings), *adapted_channels(settings, split, loaded)]
+    warnings += seen_warnings(settings, split, store)
     warnings += centre_warnings(settings, split, store)
     encoders = {TRAINED: encoder, RANDOM: untrained}
     parts = {part: embed(encoders, store, split.part(part), settings, compute, part) for part in PARTS}

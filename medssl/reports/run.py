@@ -10,6 +10,7 @@ from medssl.comparison.fairness import flat
 from medssl.problems import InputError, Problem
 from medssl.reports.charts import curve, curve_series, curve_title
 from medssl.reports.classification import class_answer, class_limits, class_pictures, class_tables
+from medssl.reports.inputs import input_limits, region_sentence
 from medssl.reports.page import bullets, grid, paragraph, picture, section, settings
 from medssl.reports.pretraining import embeddings, pretraining_answer, reads_labels, views
 from medssl.reports.regression import number_answer, number_limits, number_pictures, number_tables
@@ -60,7 +61,7 @@ def body(run: Run) -> list[str]:
         section("Predictions", predictions(run)),
         section("Settings", settings(flat(run.config))),
         section("Environment", settings(flat(run.environment))),
-        section("Limits", bullets(limits(run))),
+        section("Limits", bullets([*input_limits(run), *limits(run)])),
     ]
 
 
@@ -70,19 +71,20 @@ def what_was_done(run: Run) -> str:
     after = f" for {s['steps']} steps" if s.get("steps") else ""
     took = f" It took {duration(float(s['seconds']))}." if s.get("seconds") is not None else ""
     follows = f" It follows {run.config['follows']}." if run.config.get("follows") else ""
+    cut = region_sentence(run)
     if run.kind == "pretrain":
         known = reads_labels(run)
         cases = f"{s.get('n_cases', 'the')} {'' if known else 'unlabelled '}cases"
         method = s.get("method") or "a self-supervised method"
         read = "labels of them were read" if known else "no label was read"
-        return f"{run.network} was pre-trained on {cases} with {method}{after}; {read}.{took}{follows}"
+        return f"{run.network} was pre-trained on {cases} with {method}{after}; {read}.{cut}{took}{follows}"
     labels = f"{'all' if run.labelled is None else run.labelled} labelled cases"
     start = f"the encoder of {run.encoder_name}" if run.pretrained else "random weights"
     draw = f"(seed {run.key[0]}, draw {run.key[1]} of the labels)"
     how = f"{run.network} was trained on {labels} {draw}{after}, starting from {start}."
     checkpoint = "The last weights were" if s.get("checkpoint") == "latest" else "The weights best on validation were"
     judged = f" {checkpoint} judged once on {s['n']} {s.get('part', 'test')} cases." if s.get("n") else ""
-    return how + judged + took + follows
+    return how + cut + judged + took + follows
 
 
 def answer(run: Run) -> str:

@@ -13,7 +13,10 @@ MASK = {0: "background", 1: "tumour"}
 
 
 def figshare(folder: Path, files: Sequence[str], task: str) -> Found | None:
-    """The cases of .mat files; a label is the class, or for segmentation the file itself, which holds the mask."""
+    """The cases of .mat files; a label is the class, or for segmentation the file itself, which holds the mask.
+
+    Beside a class the file is the case's mask, too.
+    """
     from tqdm import tqdm
 
     paths = [path for path in files if path.lower().endswith(".mat")]
@@ -31,7 +34,7 @@ def figshare(folder: Path, files: Sequence[str], task: str) -> Found | None:
             problems.append(Problem(str(folder / path), "cjdata/label", str(header.label), "1, 2 or 3"))
             continue
         label = path if task == "segmentation" else CLASSES[int(header.label or 1) - 1]
-        cases.append(FoundCase((path,), label, header.patient))
+        cases.append(FoundCase((path,), label, header.patient, mask=None if task == "segmentation" else path))
     if problems:
         raise InputError(shortened(problems))
     return Found(f"figshare .mat, {task}", task, cases, MASK if task == "segmentation" else CLASSES, ("T1c",))

@@ -21,13 +21,29 @@ SHOWN = 20  # lines of one kind of problem; the rest is counted
 
 @dataclass(frozen=True)
 class FoundCase:
-    """`label` is a path, the name of a class, a number or None; `part` a part of the split that the data set gives."""
+    """`label` is a path, the name of a class, a number or None; `part` a part of the split that the data set gives.
+
+    `image` are the files of the channels but for those in `missing`; `mask` marks what images may be cut around.
+    """
 
     image: tuple[str, ...]
     label: str | float | None = None
     patient: str | None = None
     part: str | None = None
     weight: float = 1.0
+    mask: str | None = None
+    missing: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> list[str | None]:
+        """A path for each channel, None for a missing one, as a split writes it."""
+        paths = iter(self.image)
+        return [None if i in self.missing else next(paths) for i in range(len(self.image) + len(self.missing))]
+
+    @property
+    def files(self) -> list[str]:
+        """Every file of the case."""
+        return [path for path in (*self.image, self.label, self.mask) if isinstance(path, str)]
 
 
 @dataclass

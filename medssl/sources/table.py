@@ -1,4 +1,7 @@
-"""Cases from a CSV or TSV table: columns image, label, patient, part and weight, under these names or others."""
+"""Cases from a CSV or TSV table: columns image, label, mask, patient, part and weight, under these names or others.
+
+Of several image columns, one a channel, a cell may be empty: a modality that this case lacks.
+"""
 
 import csv
 import io
@@ -15,7 +18,7 @@ from medssl.readers import location
 from medssl.readers.image import known_patient
 from medssl.sources.found import GIVEN_PARTS, Found, FoundCase, named, shortened
 
-COLUMNS = ("image", "label", "patient", "part", "weight")
+COLUMNS = ("image", "label", "mask", "patient", "part", "weight")
 EMPTY = {"", "n/a", "na", "nan", "null", "none"}  # in lower case; BIDS writes n/a, pandas and R the others
 PARTS = {"split", "set", "subset", "fold"}  # what people call a column of parts
 
@@ -80,6 +83,8 @@ def from_table(folder: Path, path: Path, task: str, renamed: Mapping[str, str]) 
         raise InputError([_no_column(path, name, names) for name in missing])
     images = [find_column(names, name) or name for name in wanted]
     column = {key: find_column(names, renamed.get(key, key)) or key for key in COLUMNS[1:]}
+    if "mask" not in renamed and (task == "segmentation" or column["mask"] in {*images, column["label"]}):
+        del column["mask"]
     reading = _Rows(folder, path, task)
     cases = [reading.case(row, images, column) for row in rows]
     if reading.problems:
@@ -108,10 +113,15 @@ class _Rows:
         self.blank: Counter[str] = Counter()  # words that stand for no label
 
     def case(self, row: Row, images: Sequence[str], column: Mapping[str, str]) -> FoundCase:
-        paths = tuple(self.path(row, name) for name in images)
+        missing = tuple(i for i, name in enumerate(images) if len(images) > 1 and row.values[name].lower() in EMPTY)
+        there = [name for i, name in enumerate(images) if i not in missing]
+        paths = tuple(self.path(row, name) for name in there)
+        if not there:
+            self.problem(row, images[0], "no image of any channel", "at least one")
+            paths = ("",)
         earlier = self.first.setdefault(paths[0], row.line)
         if earlier != row.line and paths[0]:
-            self.problem(row, images[0], f"the image of line {earlier}", "an image once")
+            self.problem(row, there[0], f"the image of line {earlier}", "an image once")
         text = {key: row.values.get(name, "") for key, name in column.items()}
         self.blank.update([text["label"]] if text["label"] and text["label"].lower() in EMPTY else [])
         text = {key: "" if value.lower() in EMPTY else value for key, value in text.items()}
@@ -119,7 +129,9 @@ class _Rows:
         if text["part"] and part is None:
             self.problem(row, column["part"], text["part"], "train, validation, test or unlabelled")
         label = self.label(row, column["label"]) if text["label"] else None
-        return FoundCase(paths, label, known_patient(text["patient"]), part, self.weight(row, column["weight"], text["weight"]))
+        mask = self.path(row, column["mask"]) if text.get("mask") else None
+        weight = self.weight(row, column["weight"], text["weight"])
+        return FoundCase(paths, label, known_patient(text["patient"]), part, weight, mask, missing)
 
     def label(self, row: Row, name: str) -> str | float | None:
         if self.task == "segmentation":

@@ -127,7 +127,8 @@ class Classification:
 
 
 def check_classes(settings: Finetune, split: Split) -> None:
-    """Raise InputError for a network without an encoder, and for training cases of fewer than two classes."""
+    """Raise InputError for a network without an encoder, for training cases of fewer than two classes, and where all
+    training cases together have none of a class that is judged."""
     problems = []
     if isinstance(settings.network, UNetSettings):
         problems.append(Problem("settings", "network", settings.network.name, "an encoder, vit_... or resnet..., for classes"))
@@ -136,8 +137,15 @@ def check_classes(settings: Finetune, split: Split) -> None:
     if len(present) == 1:
         names = f"{len(cases)} cases, all {split.labels[present.pop()]}"
         problems.append(Problem(str(split.file), "training", names, "cases of at least two classes"))
+    elif settings.labelled is None:  # few labels may lack a class, which is warned of
+        for part in dict.fromkeys(["validation", settings.judge]):
+            counts = Counter(class_of(case) for case in split.part(part) if case.label is not None)
+            problems += [
+                Problem(str(split.file), "training", f"no case of {split.labels[k]}", f"one, as {part} has {counts[k]}")
+                for k in sorted(counts.keys() - present)
+            ]
     if problems:
-        raise InputError(problems)
+        raise InputError(list({problem.found: problem for problem in reversed(problems)}.values()))  # a class is told once
 
 
 def balanced_weights(split: Split) -> Tensor:
