@@ -56,7 +56,7 @@ def check_split(
             problems[id] += shared
         if deep:
             whole = [(case, labelled) for case, labelled in cases if not problems[case.id]]
-            found = pool.map(lambda pair: _read_case(pair[0], pair[1], split.labels), whole)
+            found = pool.map(lambda pair: _read_case(pair[0], pair[1], split), whole)
             hashes = {}
             for (case, _), (voxel_problems, content) in zip(whole, found, strict=True):
                 problems[case.id] += voxel_problems
@@ -68,16 +68,19 @@ def check_split(
 
 
 def check_volume(
-    case: Case, volume: Volume, label_volume: Volume | None, labels: Mapping[int, str], mask: Volume | None = None
+    case: Case, volume: Volume, label_volume: Volume | None, split: Split, mask: Volume | None = None
 ) -> list[Problem]:
-    """What is wrong with the voxels of a case, whose image, label and mask have been read; see `read_image` for NaN."""
+    """What is wrong with the voxels of a case, whose image, label and mask have been read; see `read_image` for NaN.
+
+    A label map of background only is wrong unless the split says that labels may be empty.
+    """
     problems = []
     for channel, array in enumerate(volume.array):
         if array.min() == array.max():
             file = case.image[min(channel, len(case.image) - 1)]
             problems.append(Problem(str(file), "voxels", f"{array.flat[0]} everywhere", "an image"))
     if label_volume is not None:
-        problems += _check_label(str(case.label), volume, label_volume, labels)
+        problems += _check_label(str(case.label), volume, label_volume, split)
     if mask is not None:
         problems += _check_mask(str(case.mask), volume, mask)
     return problems
@@ -107,13 +110,13 @@ def content_hash(volume: Volume) -> str:
 
 def size_at(header: Header, spacing: Sequence[float]) -> tuple[int, ...]:
     """The size in voxels after resampling to a spacing (mm), axes in RAS order."""
-    axes = _ras_axes(header)
+    axes = ras_axes(header)
     return tuple(
         max(1, round(header.shape[axis] * header.spacing[axis] / new)) for axis, new in zip(axes, spacing, strict=True)
     )
 
 
-def _ras_axes(header: Header) -> tuple[int, ...]:
+def ras_axes(header: Header) -> tuple[int, ...]:
     """For each of R, A, S the stored axis that runs along it."""
     dims = len(header.shape)
     if dims < 3:
@@ -196,7 +199,7 @@ def _check_size(case: Case, headers: Headers, smallest: Sequence[int], spacing: 
         yield Problem(str(case.image[0]), "size", f"{_by(size)}{at}", f"at least {_by(least)}, the crop")
 
 
-def _read_case(case: Case, labelled: bool, labels: Mapping[int, str]) -> tuple[list[Problem], str]:
+def _read_case(case: Case, labelled: bool, split: Split) -> tuple[list[Problem], str]:
     """The problems of a case's voxels and its content hash, which for an unreadable case is its id."""
     try:
         volume = read_images(case.image)
@@ -204,10 +207,11 @@ def _read_case(case: Case, labelled: bool, labels: Mapping[int, str]) -> tuple[l
         mask = read_image(case.mask, label=True) if case.mask else None
     except ReadError as error:
         return [error.problem], case.id
-    return check_volume(case, volume, label_volume, labels, mask), content_hash(volume)
+    return check_volume(case, volume, label_volume, split, mask), content_hash(volume)
 
 
-def _check_label(file: str, volume: Volume, label: Volume, labels: Mapping[int, str]) -> Iterator[Problem]:
+def _check_label(file: str, volume: Volume, label: Volume, split: Split) -> Iterator[Problem]:
+    labels = split.labels
     if other_shape := list(_check_shape(file, volume, label)):
         yield from other_shape
         return
@@ -220,7 +224,7 @@ def _check_label(file: str, volume: Volume, label: Volume, labels: Mapping[int, 
     elif outside:
         found = ", ".join(f"{value:g}" for value in outside)
         yield Problem(file, "label", f"class {found}", f"0 to {max(labels, default=0)}, the classes of the split")
-    elif values.tolist() == [0]:
+    elif values.tolist() == [0] and not split.empty_labels:
         yield Problem(file, "label", "background only", "a labelled voxel")
 
 

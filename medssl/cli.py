@@ -66,7 +66,7 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
-    from medssl import split_command
+    from medssl import slice_command, split_command
 
     parser = argparse.ArgumentParser(prog="medssl", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
@@ -84,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     split = commands.add_parser("split", parents=[shared], help="make a split from a folder or a table, by whole patients")
     split_command.add_arguments(split)
     split.set_defaults(run=split_command.run)
+
+    slices = commands.add_parser("slices", parents=[shared], help="cut a split's volumes into 2D slices with their own split")
+    slice_command.add_arguments(slices)
+    slices.set_defaults(run=slice_command.run)
 
     pack = commands.add_parser("pack", parents=[shared], help="build the store by hand; the scripts do it on first use")
     pack.add_argument("split", type=Path, help="the split, a JSON file")

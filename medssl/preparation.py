@@ -69,7 +69,7 @@ def prepared_case(
     if volume.array.ndim - 1 != geometry.spatial_dims:
         found, expected = f"{volume.array.ndim - 1}D", f"{geometry.spatial_dims}D, as crop_size has"
         return [Problem(str(case.image[0]), "image", found, expected)]
-    problems = check_volume(case, volume, label, split.labels, mask)
+    problems = check_volume(case, volume, label, split, mask)
     if problems:
         return problems
     content = content_hash(volume)

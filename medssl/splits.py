@@ -30,7 +30,7 @@ NAME = "1 to 200 printable characters without a slash"
 _CASE_KEYS = ("id", "patient", "image", "label", "mask", "fold", "weight")
 _NOTES = ("description", "reference", "licence", "license", "release", "tensorImageSize")
 _COUNTS = ("numPretraining", "numTraining", "numValidation", "numTest")
-_KEYS = ("name", "modality", "task", "labels", "grouped_by", *PARTS, *_NOTES, *_COUNTS)
+_KEYS = ("name", "modality", "task", "labels", "grouped_by", "empty_labels", *PARTS, *_NOTES, *_COUNTS)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Case:
 class Split:
     """A split file as read; paths are absolute, `modality` and `labels` map 0, 1, ... to names.
 
-    `grouped_by` is "image" where the patients were unknown, so that parts may share some.
+    `grouped_by` is "image" where the patients were unknown, so that parts may share some. With `empty_labels` a label
+    map without any object is meant, as that of a slice beside the tumour; otherwise it is taken for a mistake.
     """
 
     file: Path
@@ -65,6 +66,7 @@ class Split:
     parts: dict[str, tuple[Case, ...]]
     root: Path = Path()
     grouped_by: str = GROUPINGS[0]
+    empty_labels: bool = False
 
     @property
     def channels(self) -> int:
@@ -165,6 +167,9 @@ class _Reading:
         self.grouped_by = content.get("grouped_by", self.grouped_by)
         if self.grouped_by not in GROUPINGS:
             self.problem("grouped_by", show(self.grouped_by), " or ".join(GROUPINGS))
+        empty_labels = content.get("empty_labels", False)
+        if type(empty_labels) is not bool:
+            self.problem("empty_labels", show(empty_labels), "true or false")
         name = self.identity(content.get("name", stem(self.file.name.removesuffix(".json"))), "name")
         seats = [seat for part in PARTS for seat in self.part(part, content.get(part, []))]
         if not seats and not self.problems:
@@ -175,7 +180,7 @@ class _Reading:
         self.overlaps(seats)
         parts = {p: tuple(seat.case for seat in seats if seat.part == p) for p in PARTS if p in content}
         modality = modality or {i: f"image {i}" for i in range(_channels_of(seats[0].case) if seats else 1)}
-        return Split(self.file, name, modality, self.task, self.labels, parts, self.root, self.grouped_by)
+        return Split(self.file, name, modality, self.task, self.labels, parts, self.root, self.grouped_by, empty_labels)
 
     def content(self) -> dict[str, Any]:
         def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

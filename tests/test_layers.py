@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "transforms": {"transforms", "monai", "torch", "numpy", "einops"},
     "json_splits": {"medssl"},
 }
-SPLITTING = ["divide.py", "patients.py", "compose.py", "split_command.py"]
+SPLITTING = ["divide.py", "patients.py", "compose.py", "split_command.py", "slice_command.py"]
 CONFIG = [f"config/{path.name}" for path in sorted((ROOT / "medssl/config").glob("*.py"))]
 TORCH_FREE = [
     "problems.py",

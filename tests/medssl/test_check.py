@@ -340,4 +340,4 @@ def test_check_volume_compares_shapes(good: tuple[Path, Content]) -> None:
     case = split.part("training")[0]
     volume = Volume(image(0)[None], 1.0, 0.0, np.eye(4))
     label = Volume(LABEL[None, :, :, 1:], 1.0, 0.0, np.eye(4))
-    assert [problem.field for problem in check_volume(case, volume, label, split.labels)] == ["shape"]
+    assert [problem.field for problem in check_volume(case, volume, label, split)] == ["shape"]
