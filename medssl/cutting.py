@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from medssl.check import THREADS, check_copies, check_volume, content_hash
@@ -47,10 +48,11 @@ def unique_cases(split: Split) -> list[Case]:
     return list(cases.values())
 
 
-def cut_split(split: Split, choice: Choice, out: Path, label_maps: bool) -> dict[str, Cut]:
+def cut_split(split: Split, choice: Choice, out: Path, label_maps: bool, merged: bool = False) -> dict[str, Cut]:
     """Write the slices of every case into `out`; gives by case id what became of it.
 
-    Every volume is read once and its voxels checked; raises InputError with the problems of all of them.
+    With `merged` all objects become one class. Every volume is read once and its voxels checked; raises InputError with
+    the problems of all of them.
     """
     unlabelled = {case.id for case in split.part("pretraining")}
     cuts: dict[str, Cut] = {}
@@ -68,6 +70,8 @@ def cut_split(split: Split, choice: Choice, out: Path, label_maps: bool) -> dict
                 continue
             problems += _problems(case, channels, label, replace(split, empty_labels=True))
             hashes[case.id] = hashlib.sha256("".join(map(content_hash, channels)).encode()).hexdigest()
+            if label is not None and merged:
+                label = Volume((label.values() > 0).astype(np.uint8), 1.0, 0.0, label.affine)
             if not problems:  # otherwise the rest is only looked at
                 cuts[case.id] = cut_case(case, channels, label, choice, out, label_maps, case.id in unlabelled, pool)
     problems += check_copies(split, hashes).values()

@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", choices=KEEP, default="all", help="of labelled volumes; balanced: as many slices without an object as with"
     )
     parser.add_argument("--least", type=whole, default=1, metavar="VOXELS", help="labelled voxels that make an object [1]")
-    parser.add_argument("--classes", type=two_names, metavar="NONE,OBJECT", help="what slices without and with one are called")
+    parser.add_argument(
+        "--classes",
+        type=two_names,
+        metavar="NONE,OBJECT",
+        help="what slices without and with one are called; of label maps all objects become OBJECT",
+    )
 
 
 def whole(text: str) -> int:
@@ -65,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
     with new_data_folder(options.out, FOLDERS, last=SPLIT) as out:
         check_room(split, options.out, options.every)
         choice = Choice(options.every, options.keep, options.least)
-        cuts = cut_split(split, choice, out, label_maps=options.task == "segmentation")
+        label_maps = options.task == "segmentation"
+        cuts = cut_split(split, choice, out, label_maps, merged=label_maps and options.classes is not None)
         parts = divided(split, cuts)
         empty = [part for part, cases in parts.items() if split.part(part) and not cases]
         if empty:
@@ -106,7 +112,7 @@ def check_room(split: Split, out: Path, every: int) -> None:
 
 def described(split: Split, options: argparse.Namespace, classes: tuple[str, str]) -> dict[str, Any]:
     """The split of the slices without its parts."""
-    labels = dict(enumerate(classes)) if options.task == "classification" else split.labels
+    labels = dict(enumerate(classes)) if options.task == "classification" or options.classes else split.labels
     made = f"--every {options.every} --keep {options.keep} --least {options.least}"
     content: dict[str, Any] = {
         "name": f"{split.name}-{options.task}-slices",

@@ -74,6 +74,7 @@ def case(name: str, patient: str, label: bool = True, **more: Any) -> dict[str, 
     return {"id": name, "patient": patient, "image": f"{name}.nii"} | ({"label": f"{name}_label.nii"} if label else {}) | more
 
 
+RUNS = {"several": [], "one": ["--classes", "background,tumour"]}
 VOXELS = {"a": [0, 3, 9, 0, 1, 0], "b": [0, 0, 8, 8, 2, 0], "c": [7, 0, 0, 0, 0, 0], "d": [0, 4, 4, 4, 0, 4]}
 
 
@@ -131,6 +132,14 @@ def test_label_maps_lie_on_their_images(volumes: Path) -> None:
         label = read_image(str(one.label), label=True)
         np.testing.assert_array_equal(label.array[0], whole[::-1, ::-1, int(number)].T)
         np.testing.assert_array_equal(label.affine, read_image(one.image[0]).affine)
+
+
+def test_two_names_make_one_class_of_all_objects(volumes: Path) -> None:
+    several, one = (cut(volumes, volumes.parent / name, *words) for name, words in RUNS.items())
+    assert (several.labels[2], one.labels) == ("rim", {0: "background", 1: "tumour"})
+    for first, second in zip(several.part("training"), one.part("training"), strict=True):
+        classes, merged = (read_image(str(found.label), label=True).array for found in (first, second))
+        np.testing.assert_array_equal(merged, classes > 0)
 
 
 @pytest.mark.parametrize(("least", "every"), [(1, 1), (4, 1), (1, 2), (5, 3)])
@@ -293,8 +302,8 @@ def test_slices_are_learned_from(volumes: Path, task: str) -> None:
     network = {"name": "unet", "channels": [4, 8]} if task == "segmentation" else {"name": "resnet18", "width": 4}
     settings = {
         "split": out / "split.json", "out": out / "run", "crop_size": [32, 32], "pad": True, "spacing": [1, 1],
-        "intensity": "percentile", "network": network, "steps": 2, "batch_size": 2, "validate_every": 1, "workers": 0, "threads": 1, "lr": 1e-3,
-        "fold": 1, "judge": "test", "checkpoint": "latest",
+        "intensity": "percentile", "network": network, "steps": 2, "batch_size": 2, "validate_every": 1,
+        "workers": 0, "threads": 1, "lr": 1e-3, "fold": 1, "judge": "test", "checkpoint": "latest",
     }  # fmt: skip
     finetune(Finetune.model_validate(settings))
     summary = json.loads((out / "run/summary.json").read_text())
