@@ -122,11 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rates = commands.add_parser(
         "rates", parents=[shared], help="try learning rates on a recipe's data; writes rates.png and rates.json into out="
     )
-    rates.add_argument("recipe", help="of pre-training or fine-tuning: a path, or a name under recipes/")
-    rates.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's")
-    rates.add_argument("--from", dest="low", type=float, default=1e-7, metavar="RATE", help="the first rate")
-    rates.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="the last rate")
-    rates.add_argument("--count", type=int, default=100, help="rates, a training step each")
+    rates_arguments(rates)
     rates.set_defaults(run=run_rates)
 
     listing = commands.add_parser("list", parents=[shared], help="methods, networks and recipes")
@@ -134,6 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     return guarded(lambda: options.run(options), options.debug)
+
+
+def rates_arguments(rates: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl rates`."""
+    rates.add_argument("recipe", help="of pre-training or fine-tuning: a path, or a name under recipes/")
+    rates.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's")
+    rates.add_argument("--from", dest="low", type=float, default=1e-7, metavar="RATE", help="the first rate")
+    rates.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="the last rate")
+    rates.add_argument("--count", type=int, default=100, help="rates, a training step each")
 
 
 def probe_arguments(probe: argparse.ArgumentParser) -> None:

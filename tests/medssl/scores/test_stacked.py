@@ -19,8 +19,8 @@ def test_stacked_slices_score_as_the_volume_does() -> None:
         label[..., 1] = 0  # an empty slice, with a false alarm
         predicted[..., 2] = label[..., 2] = 0
         for k in random.permutation(shape[2]):
-            rows += case_scores(f"{name}_s{k:03d}", "P", predicted[..., k], label[..., k], LABELS, (1, 1), distances=False)
-        volumes += case_scores(name, "P", predicted, label, LABELS, (1, 1, 1), distances=False)
+            rows += case_scores(f"{name}_s{k:03d}", "P", predicted[..., k], label[..., k], LABELS, (1, 1), tolerance=None)
+        volumes += case_scores(name, "P", predicted, label, LABELS, (1, 1, 1), tolerance=None)
     stacked = {(one.volume, one.name): one for one in stack_slices(rows)}
     assert len(stacked) == len(volumes) == 6
     for row in volumes:
