@@ -121,15 +121,15 @@ def evaluate_segmentation(
     batch_size: int = 4,
     autocast: torch.dtype | None = None,
     tolerance: float | None = 2.0,
-    keep: int = 4,
+    keep: int = 6,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
     """Predict and score each case; `progress(case, its Dice)` is called after each.
 
     `tolerance` in mm is that of the surface Dice; None leaves out all distances between surfaces.
 
-    The kept predictions are the best, the worst, and between them cases spread over the scores: at most `keep` images
-    are held at a time, whatever the number of cases.
+    The kept predictions are the lower half of `keep` that are worst, the best, and between them cases spread over the
+    scores: at most `keep` images are held at a time, whatever the number of cases.
     """
     rows: list[Score] = []
     kept: list[Prediction] = []
@@ -172,12 +172,13 @@ def _arrays(*tensors: torch.Tensor) -> tuple[npt.NDArray[np.float16], npt.NDArra
 
 
 def _spread(kept: list[Prediction], most: int) -> list[Prediction]:
-    """Best first, at most so many: best and worst stay, and of the others leaves the one closest to its neighbours."""
+    """Best first, at most so many: half of them are the worst, and of those between these and the best, spread over the
+    scores, leaves the one closest to its neighbours."""
     kept = sorted(kept, key=lambda prediction: -prediction.dice)
     if len(kept) <= most:
         return kept
     if most < 3:
         return [kept[0], kept[-1]][:most]
-    gaps = [kept[i - 1].dice - kept[i + 1].dice for i in range(1, len(kept) - 1)]
+    gaps = [kept[i - 1].dice - kept[i + 1].dice for i in range(1, len(kept) - most // 2)]
     crowded = 1 + int(np.argmin(gaps))
     return kept[:crowded] + kept[crowded + 1 :]

@@ -18,7 +18,18 @@ from medssl.config.tables import Share, Sizes, Table, named
 from medssl.methods import networks_for
 
 # They say where and how fast, never what: they may differ when a run is resumed.
-WITHOUT_EFFECT = {"out", "store", "data_root", "workers", "checkpoint_every", "overwrite", "follows", "expect", "takes"}
+WITHOUT_EFFECT = {
+    "out",
+    "store",
+    "data_root",
+    "workers",
+    "checkpoint_every",
+    "overwrite",
+    "follows",
+    "expect",
+    "takes",
+    "saliency",
+}
 
 
 class Augment(Table):
@@ -308,6 +319,10 @@ class Finetune(Shared):
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.25, description="of sliding windows at validation and test")
     tolerance: float = Field(2.0, gt=0, description="segmentation: mm that surfaces may lie apart in the surface Dice")
     allow_seen: bool = Field(False, description="judge also cases that the encoder was pre-trained on; the report says so")
+    saliency: Literal["none", "grad_cam", "occlusion"] = Field(
+        "grad_cam",
+        description="whole images judged: where an output is sensitive, shown on some cases; occlusion: many forward passes",
+    )
     judge: Literal["test", "validation"] = Field("test", description="the part that is judged once, at the end")
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from medssl.reports.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
-from medssl.reports.pictures import CONVENTION, predictions_figure, views_figure
+from medssl.reports.pictures import CONVENTION, prediction_figure, views_figure
 
 __all__ = [
     "CONVENTION",
@@ -17,7 +17,7 @@ __all__ = [
     "curve_series",
     "curve_title",
     "curves",
-    "predictions_figure",
+    "prediction_figure",
     "rate_curve",
     "views_figure",
 ]

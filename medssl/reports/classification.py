@@ -5,8 +5,8 @@ from typing import Any
 
 from medssl.problems import InputError
 from medssl.reports.calibration import calibration_parts
-from medssl.reports.charts import CONVENTION
-from medssl.reports.class_pictures import cases_figure, confusion_figure
+from medssl.reports.case_pictures import case_cards
+from medssl.reports.class_pictures import confusion_figure
 from medssl.reports.page import folded, heading, paragraph, picture, table
 from medssl.runs import Run
 from medssl.scores.classes import OF_CLASS, OVER_ALL
@@ -66,15 +66,18 @@ def class_tables(run: Run) -> list[str]:
 
 
 def class_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
-    """Give the picture of the cases with the highest log loss, from predictions.npz."""
+    """Give the cards of the cases in predictions.npz: those with the highest log loss, typical and best ones."""
     labels = run.split.get("labels") or {}
-    if "image_0" not in arrays or "truth_0" not in arrays or not labels:
+    if "truth_0" not in arrays or not labels:
         return ""
-    volume = arrays["image_0"].ndim == 4
-    what = "The cases with the highest log loss, worst first: the probability of the true class, and of the one chosen."
-    caption = f"{what} Middle slices. {CONVENTION}" if volume else what
-    names = [str(labels[str(k)]) for k in range(len(labels))]
-    return picture(cases_figure(arrays, names), f"Worst cases, {run.name}", caption, wide=True)
+
+    def said(k: int) -> list[str]:
+        truth, predicted = int(arrays[f"truth_{k}"]), int(arrays[f"predicted_{k}"])
+        of = {p: f"{labels[str(p)]}: {float(arrays[f'probabilities_{k}'][p]):.1%}" for p in (truth, predicted)}
+        lines = [f"right, {of[truth]}"] if truth == predicted else [f"wrong, said {of[predicted]}", f"is {of[truth]}"]
+        return [*lines, *([f"log loss {float(arrays[f'error_{k}']):.2f}"] if f"error_{k}" in arrays else [])]
+
+    return case_cards(run, arrays, said, "log loss", "class")
 
 
 def class_limits(run: Run) -> list[str]:

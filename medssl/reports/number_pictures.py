@@ -1,14 +1,12 @@
-"""Pictures of a regression: predicted against true numbers, what is left over, and cases. PNG bytes."""
+"""Pictures of a regression: predicted against true numbers, and what is left over. PNG bytes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from medssl.reports.canvas import DARK, LIGHT, PALETTE, literal, new_figure, png
-from medssl.reports.class_pictures import short, tiles_figure
+from medssl.reports.canvas import DARK, LIGHT, PALETTE, new_figure, png
 from medssl.scores.numbers import Estimate
 
 STEPS = 12  # at most so many true numbers are the steps of a scale, whose cases are spread sideways
@@ -42,17 +40,6 @@ def residual_figure(rows: Sequence[Estimate], dark: bool = False) -> bytes:
     ax.set(xlabel="predicted", ylabel="predicted - true")
     ax.grid(True)
     return png(figure, dark)
-
-
-def numbered_cases_figure(arrays: Mapping[str, Any]) -> bytes:
-    """Draw the cases of predictions.npz: image_k (c, *spatial) with what is true and what was said."""
-
-    def caption(k: int) -> str:
-        truth, predicted = float(arrays[f"truth_{k}"]), float(arrays[f"predicted_{k}"])
-        lines = [short(str(arrays[f"name_{k}"])), f"is {truth:.4g}", f"said {predicted:.4g} ({predicted - truth:+.4g})"]
-        return "\n".join(map(literal, lines))
-
-    return tiles_figure(arrays, caption)
 
 
 def spread_sideways(truth: Numbers) -> Numbers:

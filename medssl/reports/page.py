@@ -96,9 +96,15 @@ def picture(png: bytes, alt: str, caption: str = "", dark: bytes | None = None, 
     return f"<figure>{image}{below}</figure>\n"
 
 
-def grid(pictures: Sequence[str]) -> str:
-    """Put pictures side by side, as many as the width holds."""
-    return f'<div class="grid">\n{"".join(pictures)}</div>\n' if pictures else ""
+def card(png: bytes, alt: str, lines: Sequence[str]) -> str:
+    """Give an image with lines of words under it, the first of them its name."""
+    below = "".join(f"<span>{words(line)}</span>" for line in lines)
+    return f'<figure><img src="{_data(png)}" alt="{words(alt)}"><figcaption class="lines">{below}</figcaption></figure>\n'
+
+
+def grid(pictures: Sequence[str], kind: str = "") -> str:
+    """Put pictures side by side, as many as the width holds; `kind` is a class of report.css: cards."""
+    return f'<div class="{f"grid {kind}".strip()}">\n{"".join(pictures)}</div>\n' if pictures else ""
 
 
 def plain(value: Any) -> str:

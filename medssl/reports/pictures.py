@@ -61,56 +61,44 @@ def _scale(image: Pixels) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def predictions_figure(
-    predictions: Mapping[str, Any], labels: Mapping[int, str], spacing: Sequence[float] | None = None, slices: int = 2
+def prediction_figure(
+    predictions: Mapping[str, Any], k: int, labels: Mapping[int, str], spacing: Sequence[float] | None = None, slices: int = 2
 ) -> bytes:
-    """Draw predictions.npz, a row a case from best to worst: label and prediction as contours, side by side.
+    """Draw case k of predictions.npz: label and prediction as contours, side by side, cut to the region of the objects.
 
-    3D: the axial slices with most label, `slices` of them, cut to the region of the objects. `labels` names the
-    classes; `spacing` in mm gives pixels their shape.
+    3D: the axial slices with most label, `slices` of them under each other. `labels` names the classes; `spacing` in mm
+    gives pixels their shape.
     """
-    cases = [_prediction(predictions, k) for k in range(sum(name.startswith("image_") for name in predictions))]
-    volumes = cases[0][1].ndim == 3
-    axis = (1, 0) if volumes else (0, 1)  # picture rows, picture columns
-    aspect = float(spacing[axis[0]] / spacing[axis[1]]) if spacing else 1.0
-    shapes = [tuple(image.shape[a] for a in axis) for _, image, _, _ in cases]
-    heights = [1.8 * min(1.6, rows * aspect / columns) for rows, columns in shapes]
-    pairs = slices if volumes else 1
-    figure = new_figure(4.0 * pairs, sum(heights) + 0.3 * len(cases) + 0.5)
-    axes = figure.subplots(len(cases), 2 * pairs, squeeze=False, gridspec_kw={"height_ratios": heights})
+    image, label, predicted = _prediction(predictions, k)
+    volume = image.ndim == 3
+    tall, wide = (1, 0) if volume else (0, 1)  # the axes of the picture's rows and columns
+    aspect = float(spacing[tall] / spacing[wide]) if spacing else 1.0
+    height = 2.2 * min(1.6, image.shape[tall] * aspect / image.shape[wide])
+    depths = _fullest(label if (label > 0).any() else predicted, slices if volume else 1)
+    figure = new_figure(4.5, (height + 0.25) * len(depths) + 0.35)
+    axes = figure.subplots(len(depths), 2, squeeze=False)
+    low, high = np.percentile(image, [0.5, 99.5])
     shown: set[int] = set()
-    for row, (title, image, label, predicted) in zip(axes, cases, strict=True):
-        low, high = np.percentile(image, [0.5, 99.5])
-        for pair, depth in enumerate(_fullest(label if (label > 0).any() else predicted, pairs)):
-            for ax, array, name in zip(row[2 * pair :], (label, predicted), ("label", "prediction"), strict=False):
-                _grey(ax, _slice(image, depth), low, high, aspect)
-                shown |= _contours(ax, _slice(array, depth))
-                ax.set_title(f"{name}, slice {depth}" if volumes else name, fontsize=8)
-        row[0].set_ylabel(title, fontsize=9)
+    for row, depth in zip(axes, depths, strict=True):
+        for ax, array, name in zip(row, (label, predicted), ("label", "prediction"), strict=True):
+            _grey(ax, _slice(image, depth), low, high, aspect)
+            shown |= _contours(ax, _slice(array, depth))
+            ax.set_title(f"{name}, slice {depth}" if volume else name, fontsize=9)
     handles = [Line2D([], [], label=literal(labels.get(index, f"class {index}")), **_line(index)) for index in sorted(shown)]
     if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(len(handles), 2 * pairs + 1),
-            fontsize=9,
-            frameon=False,
-        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=9, frameon=False)
     return png(figure, dark=True)
 
 
-def _prediction(predictions: Mapping[str, Any], k: int) -> tuple[str, Pixels, Pixels, Pixels]:
-    """Title, image of channel 0, label and prediction of case k, cut in the plane to the objects and a margin."""
+def _prediction(predictions: Mapping[str, Any], k: int) -> tuple[Pixels, Pixels, Pixels]:
+    """Image of channel 0, label and prediction of case k, cut in the plane to the objects and a margin."""
     image = np.asarray(predictions[f"image_{k}"], dtype=np.float32)[0]
     label, predicted = (np.asarray(predictions[f"{name}_{k}"]) for name in ("label", "prediction"))
-    title = literal(str(predictions[f"name_{k}"]))
-    if f"dice_{k}" in predictions:
-        title += f"\nDice {float(predictions[f'dice_{k}']):.3f}"
     objects = (label > 0) | (predicted > 0)
     if objects.any():
         region = tuple(_region(objects, axis) for axis in (0, 1))
         image, label, predicted = image[region], label[region], predicted[region]
-    return title, image, label, predicted
+    return image, label, predicted
 
 
 def _region(objects: Pixels, axis: int) -> slice:

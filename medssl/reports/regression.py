@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from medssl.problems import InputError
-from medssl.reports.charts import CONVENTION
-from medssl.reports.number_pictures import STEPS, numbered_cases_figure, residual_figure, scatter_figure
+from medssl.reports.case_pictures import case_cards
+from medssl.reports.number_pictures import STEPS, residual_figure, scatter_figure
 from medssl.reports.page import folded, grid, heading, picture, table
 from medssl.runs import Run
 from medssl.scores.numbers import FIGURES, Estimate
@@ -56,12 +56,15 @@ def number_tables(run: Run) -> list[str]:
 
 
 def number_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
-    """Give the picture of the cases with the largest error, from predictions.npz."""
-    if "image_0" not in arrays or "truth_0" not in arrays:
+    """Give the cards of the cases in predictions.npz: those with the largest error, typical and best ones."""
+    if "truth_0" not in arrays:
         return ""
-    what = "The cases with the largest error, worst first."
-    caption = f"{what} Middle slices. {CONVENTION}" if arrays["image_0"].ndim == 4 else what
-    return picture(numbered_cases_figure(arrays), f"Worst cases, {run.name}", caption, wide=True)
+
+    def said(k: int) -> list[str]:
+        truth, predicted = float(arrays[f"truth_{k}"]), float(arrays[f"predicted_{k}"])
+        return [f"is {truth:.4g}, said {predicted:.4g}", f"error {predicted - truth:+.4g}"]
+
+    return case_cards(run, arrays, said, "error", "number")
 
 
 def number_limits(run: Run) -> list[str]:

@@ -14,7 +14,8 @@ from medssl.reports.inputs import input_limits, region_sentence
 from medssl.reports.page import bullets, grid, paragraph, picture, section, settings
 from medssl.reports.pretraining import embeddings, pretraining_answer, reads_labels, views
 from medssl.reports.regression import number_answer, number_limits, number_pictures, number_tables
-from medssl.reports.segmentation import voxel_answer, voxel_limits, voxel_pictures, voxel_tables
+from medssl.reports.segmentation import voxel_answer, voxel_limits, voxel_tables
+from medssl.reports.voxel_pictures import voxel_pictures
 from medssl.runs import Run
 
 

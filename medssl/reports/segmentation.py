@@ -4,11 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from medssl.problems import InputError
-from medssl.reports.charts import CONVENTION, predictions_figure
-from medssl.reports.page import folded, heading, paragraph, picture, table
+from medssl.reports.page import folded, heading, paragraph, table
 from medssl.runs import Run
 from medssl.scores.voxels import score_by_case
 
@@ -88,18 +85,6 @@ def _worst(run: Run, titles: Mapping[str, str]) -> list[str]:
     return [folded(f"The {len(lowest)} cases with the lowest Dice", worst)]
 
 
-def voxel_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
-    """Give the picture of predictions beside labels, from predictions.npz."""
-    if "image_0" not in arrays:
-        return ""
-    arrays = {**arrays, **_missing_scores(run, arrays)}
-    names = {int(index): str(name) for index, name in (run.split.get("labels") or {}).items()}
-    volume = np.asarray(arrays["image_0"]).ndim == 4
-    png = predictions_figure(arrays, names, spacing_of(run))
-    caption = f"Label and prediction as outlines, best case first. {CONVENTION if volume else ''}"
-    return picture(png, f"Predictions beside labels, {run.name}", caption, wide=True)
-
-
 def voxel_limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
     policy, spacing = run.summary.get("policy"), spacing_of(run)
@@ -116,17 +101,6 @@ def spacing_of(run: Run) -> Sequence[float] | None:
     """Give the spacing of the prepared grid in mm, where the run knows one."""
     spacing = run.summary.get("spacing") or run.config.get("spacing")
     return [float(mm) for mm in spacing] if spacing else None
-
-
-def _missing_scores(run: Run, arrays: Mapping[str, Any]) -> dict[str, float]:
-    """The Dice of the shown cases from predictions.csv, where predictions.npz does not hold it."""
-    try:
-        by_case = score_by_case(run.scores())
-    except InputError:
-        return {}
-    count = sum(name.startswith("name_") for name in arrays)
-    shown = {k: str(arrays[f"name_{k}"]) for k in range(count) if f"name_{k}" in arrays}
-    return {f"dice_{k}": by_case[name] for k, name in shown.items() if f"dice_{k}" not in arrays and name in by_case}
 
 
 def _interval(s: Mapping[str, Any]) -> str:

@@ -26,14 +26,14 @@ from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.splits import Case, Split
 from medssl.store import Store
-from medssl.tasks.centre import centre_crop, class_of, shown_crop
+from medssl.tasks.centre import centre_crop, class_of
 from medssl.tasks.pixels import judge_pixels
 from medssl.tasks.probabilities import log_probabilities
+from medssl.tasks.shown import looker, shown_cases
 from networks.heads import Classifier
+from networks.saliency import Score, evidence, probability
 from transforms.augment import augment_image
 from transforms.mixup import draw_mix
-
-SHOWN = 8  # cases with the highest log loss, kept as pictures
 
 
 class Classification:
@@ -98,13 +98,24 @@ class Classification:
             rows = [row for row in self.predict(store, cases, compute) if bar.update() or True]
         write_atomically(run.path("predictions.csv"), predictions_csv(rows, labels))
         with atomic_path(run.path("predictions.npz")) as temporary:
-            np.savez_compressed(temporary, **worst_cases(store, cases, rows, self.settings))
+            np.savez_compressed(temporary, **self.shown(store, cases, rows))
         known = [] if self.settings.judge == "validation" else list(self.predict(store, self.split.part("validation"), compute))
         scores = summarise_classes(rows, labels) | {"calibration": summarise_calibration(rows, known)}
         pixels = judge_pixels(self.settings, self.split, store)
         ours, theirs = scores["balanced_accuracy"], pixels["balanced_accuracy"]
         found = f"the network's balanced accuracy {ours:.3f} is not above the {theirs:.3f} of {pixels['name']}"
         return scores | {"pixels": pixels, "warnings": [] if ours > theirs else [f"warning: {found}"]}
+
+    def shown(self, store: Store, cases: Sequence[Case], rows: Sequence[Judged]) -> dict[str, Any]:
+        """Keep the cases of highest, middle and lowest log loss with what made the network say so."""
+        told = [{"truth": r.truth, "predicted": r.predicted, "probabilities": r.probabilities} for r in rows]
+        look = looker(self.network, self.encoder, self.settings, self.explained)
+        return shown_cases(store, cases, [row.log_loss for row in rows], told, look, self.settings)
+
+    def explained(self, k: int) -> Score:
+        """The class whose saliency is shown: its evidence for Grad-CAM, whose gradient a probability near 1 lacks."""
+        of = evidence(k) if self.settings.saliency == "grad_cam" else probability(k)
+        return lambda outputs: of(log_probabilities(outputs, self.settings.loss))
 
     def headline(self, scores: dict[str, Any]) -> str:
         return f"balanced accuracy {scores['balanced_accuracy']:.4f}, accuracy {scores['accuracy']:.4f}"
@@ -153,16 +164,3 @@ def balanced_weights(split: Split) -> Tensor:
     counts = Counter(class_of(case) for case in split.part("training") if case.label is not None)
     mean = counts.total() / len(counts)
     return torch.tensor([mean / counts[k] if counts[k] else 1.0 for k in sorted(split.labels)])
-
-
-def worst_cases(store: Store, cases: Sequence[Case], rows: Sequence[Judged], settings: Finetune) -> dict[str, Any]:
-    """Name the arrays of predictions.npz, highest log loss first: image_k (c, *spatial), of a volume its middle slice;
-    name_k, truth_k, predicted_k (class numbers) and probabilities_k."""
-    worst = sorted(range(len(rows)), key=lambda i: -rows[i].log_loss)[:SHOWN]
-    arrays: dict[str, Any] = {}
-    for place, i in enumerate(worst):
-        row = rows[i]
-        arrays |= {f"image_{place}": shown_crop(store, cases[i], settings), f"name_{place}": np.array(row.case)}
-        arrays |= {f"truth_{place}": np.array(row.truth), f"predicted_{place}": np.array(row.predicted)}
-        arrays[f"probabilities_{place}"] = np.array(row.probabilities)
-    return arrays

@@ -26,8 +26,9 @@ from medssl.run_folder import RunFolder
 from medssl.scores.numbers import Estimate, estimates_csv, quick_numbers, summarise_numbers
 from medssl.splits import Case, Split
 from medssl.store import Store
-from medssl.tasks.centre import centre_crop, number_of, shown_crop
+from medssl.tasks.centre import centre_crop, number_of
 from medssl.tasks.pixels import judge_number_pixels
+from medssl.tasks.shown import looker, shown_cases
 from medssl.tasks.targets import scale_of
 from networks.heads import Classifier
 from transforms.augment import augment_image
@@ -38,7 +39,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": functional.l1_loss,
     "huber": functional.huber_loss,
 }
-SHOWN = 8  # cases with the largest error, kept as pictures
 VALIDATED = ("mae", "rmse", "r2")
 
 
@@ -94,12 +94,22 @@ class Regression:
             rows = [row for row in self.predict(store, cases, compute) if bar.update() or True]
         write_atomically(run.path("predictions.csv"), estimates_csv(rows))
         with atomic_path(run.path("predictions.npz")) as temporary:
-            np.savez_compressed(temporary, **worst_cases(store, cases, rows, self.settings))
+            np.savez_compressed(temporary, **self.shown(store, cases, rows))
         scores, baselines = summarise_numbers(rows), [*self.constants(), judge_number_pixels(self.settings, self.split, store)]
         best = min(baselines, key=lambda baseline: float(baseline["mae"]))
         found = f"the network's MAE {scores['mae']:.4g} is not below the {best['mae']:.4g} of {best['name']}"
         told = {"targets": self.scale._asdict(), "baselines": baselines, "chance": self.chance()}
         return scores | told | {"warnings": [] if scores["mae"] < best["mae"] else [f"warning: {found}"]}
+
+    def shown(self, store: Store, cases: Sequence[Case], rows: Sequence[Estimate]) -> dict[str, Any]:
+        """Keep the cases of largest, middle and smallest error with what raised the number."""
+        told = [{"truth": row.truth, "predicted": row.predicted} for row in rows]
+        look = looker(self.network, self.encoder, self.settings, lambda _: self.number)
+        return shown_cases(store, cases, [abs(row.error) for row in rows], told, look, self.settings)
+
+    def number(self, outputs: Tensor) -> Tensor:
+        """Give the numbers (b,) that outputs (b, 1) stand for."""
+        return self.scale.mean + self.scale.deviation * outputs[:, 0]
 
     def headline(self, scores: dict[str, Any]) -> str:
         return f"MAE {scores['mae']:.4g}, R2 {'none' if scores['r2'] is None else format(scores['r2'], '.4f')}"
@@ -136,13 +146,3 @@ class Regression:
 
     def _numbers(self, part: str) -> list[float]:
         return [number_of(case) for case in self.split.part(part)]
-
-
-def worst_cases(store: Store, cases: Sequence[Case], rows: Sequence[Estimate], settings: Finetune) -> dict[str, Any]:
-    """Name the arrays of predictions.npz, largest error first: image_k (c, *spatial), of a volume its middle slice;
-    name_k, truth_k and predicted_k."""
-    arrays: dict[str, Any] = {}
-    for place, i in enumerate(sorted(range(len(rows)), key=lambda i: -abs(rows[i].error))[:SHOWN]):
-        arrays |= {f"image_{place}": shown_crop(store, cases[i], settings), f"name_{place}": np.array(rows[i].case)}
-        arrays |= {f"truth_{place}": np.array(rows[i].truth), f"predicted_{place}": np.array(rows[i].predicted)}
-    return arrays

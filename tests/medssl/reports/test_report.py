@@ -12,7 +12,7 @@ from fabricated_runs import classification_run, finetune_run, pretrain_run, writ
 from PIL import Image
 
 from medssl.problems import InputError
-from medssl.reports.charts import bars_by_arm, curve_series, curves, predictions_figure, views_figure
+from medssl.reports.charts import bars_by_arm, curve_series, curves, prediction_figure, views_figure
 from medssl.reports.pictures import _fullest, _slice
 from medssl.reports.report import write_report
 from medssl.reports.run import answer, limits, scores
@@ -187,7 +187,7 @@ def test_figures_are_drawn_for_2d_3d_and_nothing() -> None:
         assert min(size(views_figure({name: array[None] for name, array in arrays.items()}))) > 100
         label = np.zeros(shape[1:], int)
         shown = {"image_0": arrays["image"], "label_0": label, "prediction_0": label, "name_0": "none"}
-        assert min(size(predictions_figure(shown, {}, spacing=(1.0,) * len(label.shape)))) > 100
+        assert min(size(prediction_figure(shown, 0, {}, spacing=(1.0,) * len(label.shape)))) > 100
     assert min(size(bars_by_arm(["_a", "$b^$"], {"$": [0.5, None]}, {"$": [None, None]}, "Dice", 1.0, dark=True))) > 100
     assert size(curves([]))[0] > 0
 
