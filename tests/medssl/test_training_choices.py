@@ -227,18 +227,20 @@ def test_segmentation_of_growing_images_by_a_unetr_of_twelve_layers(
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_labels_shrink_with_their_images(dims: int, finetuning: Callable[..., Finetune]) -> None:
-    """Each voxel of a block of 2 is the mean of the image; a label of whole blocks stays itself, of its own type."""
+    """Each voxel is the mean of a block of the image; a label is that of one voxel in the block, not a mean of classes."""
     patch = {"name": "vit_tiny", "patch_size": [8] * dims, "hidden_size": 24, "mlp_size": 48, "layers": 2}
     settings = finetuning(crop_size=[32] * dims, progressive=[[16] * dims], network=patch, steps=4)
     small = torch.randint(0, 5, (2, 1, *[16] * dims), dtype=torch.uint8)
     label = small
     for axis in range(2, 2 + dims):
         label = label.repeat_interleave(2, axis)
+    corner = (..., *[slice(None, None, 2)] * dims)  # one voxel of each block
     noise = torch.zeros(label.shape)
-    noise[(..., *[slice(None, None, 2)] * dims)] = 2.0**dims
+    noise[corner] = 2.0**dims
+    image, label[corner] = label + noise, 200
     resizing = Resizing(settings)
     resizing.before_step(2)
-    batch = resizing({"image": label + noise, "label": label, "id": ["a", "b"]})
+    batch = resizing({"image": image, "label": label, "id": ["a", "b"]})
     torch.testing.assert_close(batch["image"], small + torch.ones(small.shape))
     assert torch.equal(batch["label"], small)
     assert batch["label"].dtype == torch.uint8
