@@ -369,7 +369,8 @@ class Finetune(Shared):
             if size == larger or any(n > m for n, m in zip(size, larger, strict=False)):
                 expected = "a smaller size than crop_size" if k + 2 == len(self.sizes) else "sizes that rise, so one below"
                 raise ValueError(f"{found} {expected} {larger}")
-            if not isinstance(self.network, ViTSettings) and size == self.unit:
+            single = self.batch_size == 1 or isinstance(self.network, UNetSettings)  # batch norms see other images too
+            if size == self.unit and single and not isinstance(self.network, ViTSettings):
                 raise ValueError(f"{found} more than {self.unit} for the norms of {self.network.name}")
         return self
 

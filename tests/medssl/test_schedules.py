@@ -107,6 +107,7 @@ CYCLE = "schedule=fine_tune freeze_steps=3"
         (Finetune, "progressive=[[24,24],[16,16]]", "progressive: found [24, 24], expected sizes that rise, so one below"),
         (Finetune, "progressive=[[32,32]]", "progressive: found [32, 32], expected a smaller size than crop_size [32, 32]"),
         (Finetune, "progressive=[[16,40]]", "progressive: found [16, 40], expected a smaller size than crop_size"),
+        (Finetune, "crop_size=[64,64] progressive=[[32,32]] network=resnet18 batch_size=1", "found [32, 32], expected more"),
         (Finetune, "progressive=[[16,16]] network=unet", "progressive: found [16, 16], expected more than [16, 16]"),
     ],
 )
