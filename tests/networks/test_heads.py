@@ -21,7 +21,7 @@ def test_classifier_uses_the_pooled_vector(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_the_mlp_head_is_fastais(name: str) -> None:
     """By hand: mean and maximum over positions, then norm, linear, ReLU, norm, linear; trained a little beforehand."""
-    network, x = Classifier(build_encoder(name, 1, (32, 32), **SMALL[name]), 3, "mlp"), torch.rand(4, 1, 32, 32)
+    network, x = Classifier(build_encoder(name, 1, (64, 64), **SMALL[name]), 3, "mlp"), torch.rand(4, 1, 64, 64)
     for step in range(3):
         torch.manual_seed(step)
         network(x).square().sum().backward()
