@@ -107,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synth.add_argument("--cases", type=int, default=40)
     synth.add_argument("--dims", type=int, choices=(2, 3), default=3)
     synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument(
+        "--task", choices=("segmentation", "regression"), default="segmentation", help="regression: the liver's share"
+    )
     synth.set_defaults(run=run_synth)
 
     report = commands.add_parser(
@@ -235,7 +238,7 @@ def run_synth(options: argparse.Namespace) -> None:
     """`medssl synth`."""
     from medssl.synth import make_dataset
 
-    print(make_dataset(options.folder, options.cases, options.dims, options.seed))
+    print(make_dataset(options.folder, options.cases, options.dims, options.seed, options.task))
 
 
 def run_report(options: argparse.Namespace) -> None:

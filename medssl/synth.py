@@ -22,6 +22,7 @@ from medssl.splits import write_split
 
 VERSION = 1  # of the images; a folder of another version is not taken for the same data set
 LABELS = {"0": "background", "1": "liver", "2": "spleen", "3": "aorta", "4": "kidney"}
+LIVER = 1
 SPACING = (1.5, 1.5, 2.0)  # mm
 SIZE = {2: (96, 96), 3: (48, 48, 48)}
 FEWEST, MOST = 8, 100_000  # cases
@@ -51,15 +52,16 @@ ORGANS = {
 }
 
 
-def make_dataset(folder: str | Path, cases: int = 40, dims: int = 3, seed: int = 0) -> Path:
+def make_dataset(folder: str | Path, cases: int = 40, dims: int = 3, seed: int = 0, task: str = "segmentation") -> Path:
     """Write images, labels and split.json into a new folder and give the split's path; the same for the same seed.
 
     A fifth of the cases is for testing, a tenth for validation, a fifth for training; the rest and the training
-    images are for pre-training. A folder that holds this data set already is left as it is; raises InputError for
-    one that holds anything else.
+    images are for pre-training. The task `regression` asks for the liver's share of the image in percent. A folder that
+    holds this data set already is left as it is; raises InputError for one that holds anything else.
     """
     folder = Path(folder)
-    settings = {"synthetic": VERSION, "cases": cases, "dims": dims, "seed": seed}
+    settings: dict[str, Any] = {"synthetic": VERSION, "cases": cases, "dims": dims, "seed": seed}
+    settings |= {"task": task} if task != "segmentation" else {}
     _refuse(folder, settings)
     split = folder / "split.json"
     content = _split_content(settings)
@@ -67,12 +69,15 @@ def make_dataset(folder: str | Path, cases: int = 40, dims: int = 3, seed: int =
     files = {entry[key] for entry in entries for key in ("image", "label") if key in entry}
     if split.is_file() and all((folder / file).is_file() for file in files):
         return split
-    for name in ("images", "labels"):
+    for name in ("images", "labels")[: 2 if task == "segmentation" else 1]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_atomically(folder / MARKER, json.dumps(settings).encode())
-    for entry in entries:
-        if "label" in entry or entry["image"] not in {e["image"] for e in content["training"]}:
-            _write_case(folder, entry, dims, seed)
+    for entry in {entry["image"]: entry for entry in entries}.values():  # of a training case the entry with its label
+        _write_case(folder, entry, dims, seed)
+    if task == "regression":
+        for entry in [*content["training"], *content["validation"], *content["test"]]:
+            label = make_case(dims, seed, _number(entry))[1]
+            entry["label"] = round(100 * float((label == LIVER).mean()), 4)
     write_split(split, content)
     return split
 
@@ -149,18 +154,18 @@ def _smooth(random: np.random.Generator, shape: tuple[int, ...], knots: int) -> 
     return noise
 
 
-def _split_content(settings: dict[str, int]) -> dict[str, Any]:
-    cases, dims = settings["cases"], settings["dims"]
-    entries = [_entry(number, dims) for number in range(cases)]
+def _split_content(settings: dict[str, Any]) -> dict[str, Any]:
+    cases, dims, task = settings["cases"], settings["dims"], settings.get("task", "segmentation")
+    entries = [_entry(number, dims, task) for number in range(cases)]
     fifth, tenth = cases // 5, max(1, cases // 10)
     test, validation, training = entries[:fifth], entries[fifth : fifth + tenth], entries[-fifth:]
     unlabelled = [{key: entry[key] for key in entry if key != "label"} for entry in entries[fifth + tenth :]]
     return {
-        "name": f"synthetic-{dims}d-{cases}-{settings['seed']}",
+        "name": f"synthetic-{dims}d-{cases}-{settings['seed']}" + "-liver" * (task == "regression"),
         "description": "made by medssl synth " + json.dumps(settings),
-        "task": "segmentation",
+        "task": task,
         "modality": {"0": "CT"},
-        "labels": LABELS,
+        **({"labels": LABELS} if task == "segmentation" else {}),
         "pretraining": unlabelled,
         "training": training,
         "validation": validation,
@@ -168,14 +173,19 @@ def _split_content(settings: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _entry(number: int, dims: int) -> dict[str, str]:
+def _entry(number: int, dims: int, task: str) -> dict[str, Any]:
     name = f"case_{number:03d}"
     file = name + (".nii.gz" if dims == 3 else ".png")
-    return {"id": name, "patient": f"P{number:03d}", "image": f"images/{file}", "label": f"labels/{file}"}
+    entry = {"id": name, "patient": f"P{number:03d}", "image": f"images/{file}"}
+    return entry | ({"label": f"labels/{file}"} if task == "segmentation" else {})
 
 
-def _write_case(folder: Path, entry: dict[str, str], dims: int, seed: int) -> None:
-    number = int(entry["id"].removeprefix("case_"))
+def _number(entry: dict[str, Any]) -> int:
+    return int(entry["id"].removeprefix("case_"))
+
+
+def _write_case(folder: Path, entry: dict[str, Any], dims: int, seed: int) -> None:
+    number = _number(entry)
     image, label = make_case(dims, seed, number)
     shown = np.clip((image + 175) * 0.6, 0, 255).astype(np.uint8) if dims == 2 else image  # HU -175 to 250
     for key, array in (("image", shown), ("label", label)):
@@ -206,7 +216,7 @@ def _nifti(array: npt.NDArray[Any], flips: int) -> bytes:
     return gzip.compress(volume.to_bytes(), compresslevel=1, mtime=0)  # no time of day, so that bytes are the same
 
 
-def _refuse(folder: Path, settings: dict[str, int]) -> None:
+def _refuse(folder: Path, settings: dict[str, Any]) -> None:
     """Raise InputError for settings out of range and for a folder that holds something else."""
     bounds = {"cases": (FEWEST, MOST), "dims": (2, 3), "seed": (0, 2**32 - 1)}
     problems = [

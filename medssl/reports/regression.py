@@ -27,12 +27,11 @@ def number_answer(run: Run) -> str:
     if s.get("mae") is None:
         return "No case was judged: there is no result."
     explained = "There is no R2, as all true numbers are equal" if s.get("r2") is None else f"R2 {_with_interval(s, 'r2')}"
-    baselines = s.get("baselines") or []
-    beside = "; ".join(f"{one['name']} {_number(one.get('mae'))} and {_number(one.get('r2'))}" for one in baselines)
+    others = [f"{one['name']} {_number(one.get('mae'))} and {_number(one.get('r2'))}" for one in s.get("baselines") or []]
+    beside = f" Without a network, MAE and R2: {'; '.join(others)}." if others else ""
     return (
         f"{explained}; mean absolute error {_with_interval(s, 'mae')} in the target's unit; intervals over patients, "
-        f"n = {s.get('n')} cases of {s.get('patients')} patients."
-        f"{f' Without a network, MAE and R2: {beside}.' if beside else ''} "
+        f"n = {s.get('n')} cases of {s.get('patients')} patients.{beside} "
         "One run does not say whether pre-training helps; a comparison with the other start, over several seeds, does."
     )
 

@@ -58,7 +58,7 @@ def make_radii(folder: Path, dims: int = 2, cases: int = 48, side: int = 32, shu
     """Write images of a ball at any place, two a patient, and a split that asks for its radius in mm; gives its path.
 
     Every image has its own brightness and noise, so that the mean of its voxels does not tell the radius. `shuffled`
-    deals the radii of the training cases out anew: there is nothing left to be learned.
+    deals the radii out anew: there is nothing left to be learned.
     """
     random = np.random.default_rng(dims)
     (folder / "images").mkdir(parents=True)
@@ -75,10 +75,10 @@ def make_radii(folder: Path, dims: int = 2, cases: int = 48, side: int = 32, shu
         else:
             nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / "images" / name)
         entries.append({"id": f"r{number:03d}", "patient": f"p{number // 2}", "image": f"images/{name}", "label": radius})
+    if shuffled:
+        dealt = random.permutation([entry["label"] for entry in entries])
+        entries = [entry | {"label": float(label)} for entry, label in zip(entries, dealt, strict=True)]
     first, second = cases // 2, cases // 2 + cases // 4
     parts = {"training": entries[:first], "validation": entries[first:second], "test": entries[second:]}
-    if shuffled:
-        dealt = random.permutation([entry["label"] for entry in parts["training"]])
-        parts["training"] = [entry | {"label": float(label)} for entry, label in zip(parts["training"], dealt, strict=True)]
     write_split(folder / "split.json", {"name": "radii", "task": "regression", "modality": {"0": "MR"}} | parts)
     return folder / "split.json"

@@ -13,8 +13,9 @@ from made_files import nifti
 from sklearn.linear_model import LogisticRegression
 
 from medssl.cli import main
-from medssl.config import ViTSettings
-from medssl.pixels import small_pixels
+from medssl.config import Finetune, ViTSettings
+from medssl.data import load_data
+from medssl.pixels import small_pixels, standardise_pixels
 from medssl.probes.classifiers import (
     NEIGHBOURS,
     TEMPERATURE,
@@ -25,6 +26,9 @@ from medssl.probes.classifiers import (
     nearest_neighbours,
     standardise,
 )
+from medssl.probes.command import Asked, probe
+from medssl.scores.classes import quick_figures
+from medssl.tasks.pixels import judge_pixels
 from networks import build_encoder
 from networks.transfer import write_weights
 
@@ -104,8 +108,8 @@ def test_only_training_rows_set_the_standard() -> None:
 
 def test_a_class_that_no_part_has_is_never_likely() -> None:
     training, validation, test = blobs((40, 30, 30), k=2)
-    for probe in (linear_probe, nearest_neighbours, logistic_regression):
-        found = probe(training, validation, test.features, 3).probabilities
+    for classifier in (linear_probe, nearest_neighbours, logistic_regression):
+        found = classifier(training, validation, test.features, 3).probabilities
         assert found.shape == (30, 3)
         assert found[:, 2].max() < 0.35
 
@@ -115,6 +119,18 @@ def test_small_pixels_are_means_of_boxes() -> None:
     expected = image.reshape(2, 3, 32, 2, 32, 3).mean((3, 5)).flatten(1)
     torch.testing.assert_close(small_pixels(image), expected)
     assert small_pixels(torch.rand(2, 1, 24, 16, 20)).shape == (2, 16**3)
+    few = torch.rand(1, 1, 8, 48)
+    torch.testing.assert_close(small_pixels(few)[0, :1].item(), few[0, 0, 0, :2].mean().item())  # 8 x 32 boxes, which overlap
+
+
+def test_pixels_are_standardised_by_the_training_rows_and_one_deviation() -> None:
+    random = np.random.default_rng(0)
+    training, test = random.normal(3, [0.01, 2, 2, 2], (30, 4)), random.normal(size=(5, 4))
+    ours, judged = standardise_pixels(training, test)
+    centred = training - training.mean(0)
+    np.testing.assert_allclose(ours, centred / np.sqrt((centred**2).mean()) / 2)
+    np.testing.assert_allclose(judged - judged[0], (test - test[0]) / np.sqrt((centred**2).mean()) / 2)
+    assert np.isfinite(standardise_pixels(np.ones((3, 4)))[0]).all()
 
 
 SIDE, PATCH, WIDTH = 32, 8, 24
@@ -208,6 +224,22 @@ def test_the_command_tells_a_good_encoder_from_a_random_one(
     assert printed == json.loads((tmp_path / "few" / "probe.json").read_text())
     assert printed["labelled"] == printed["cases"]["training"] == 6
     assert max(float(k) for k in printed["probes"][1]["validation_log_loss"]) <= 6
+
+
+def test_a_probe_and_a_fine_tuning_have_one_pixel_baseline(striped: Path, tmp_path: Path) -> None:
+    """The same crops, the same rows, the same fit: the same figures to the last digit."""
+    made_encoder(tmp_path / "encoder.safetensors")
+    judgement = probe(Asked(tmp_path, striped)).judgements[4]
+    assert judgement.name == ("pixels", "logistic regression")
+    words = {"network": NETWORK, "crop_size": [SIDE, SIDE], "intensity": PLAN["intensity"], "pad": True}
+    values = {"split": striped, "out": tmp_path / "run", "steps": 1, "batch_size": 4, "validate_every": 1, "lr": 1, **words}
+    settings = Finetune.model_validate(values)
+    split, store = load_data(settings, ("training", "validation", "test"), labels=True)
+    baseline = judge_pixels(settings, split, store)
+    assert baseline["C"] == judgement.chosen
+    assert {key: baseline[key] for key in ("log_loss", "accuracy")} == pytest.approx(
+        {key: quick_figures(judgement.rows)[key] for key in ("log_loss", "accuracy")}, rel=1e-12
+    )
 
 
 def test_a_collapsed_encoder_is_told(striped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

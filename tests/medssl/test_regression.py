@@ -101,9 +101,8 @@ def test_volumes_are_learned_and_shuffled_numbers_are_not(
     shuffled: bool, regressing: Callable[..., Finetune], tmp_path: Path
 ) -> None:
     split = make_radii(tmp_path / "images", dims=3, cases=80, side=16, shuffled=shuffled)
-    summary = learned(regressing, split, side=16, dims=3, steps=24, checkpoint="latest", schedule="cosine")
-    assert summary["r2"] < 0.2 if shuffled else summary["r2"] > 0.6
-    assert not shuffled or "is not below" in summary["warnings"][-1]
+    summary = learned(regressing, split, side=16, dims=3, steps=28, schedule="cosine")
+    assert summary["r2"] < 0.3 if shuffled else summary["r2"] > 0.6
     assert np.load(tmp_path / "run" / "predictions.npz")["image_0"].shape == (1, 16, 16, 1)
 
 
@@ -111,7 +110,7 @@ def test_volumes_are_learned_and_shuffled_numbers_are_not(
 def test_a_run_that_breaks_and_resumes_equals_one_that_does_not(
     regressing: Callable[..., Finetune], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight, broken = (regressing(out=tmp_path / name) for name in ("straight", "broken"))
+    straight, broken = (regressing(out=tmp_path / name, validate_every=6) for name in ("straight", "broken"))
     finetune(straight)
     calls, loss = iter(range(10)), Regression.loss
 
@@ -156,17 +155,18 @@ def test_another_unit_of_the_target_gives_the_same_run(
     regressing: Callable[..., Finetune], radii: Path, tmp_path: Path
 ) -> None:
     """As of Celsius and Fahrenheit: what is predicted in one unit is that in the other."""
-    finetune(regressing(data_root=radii.parent))
+    finetune(regressing(data_root=radii.parent, validate_every=6))
     content = json.loads(radii.read_text())
     for case in (case for part in ("training", "validation", "test") for case in content[part]):
         case["label"] = 1000 + 512 * case["label"]
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
-    finetune(regressing(split=other, data_root=radii.parent, out=tmp_path / "other"))
+    finetune(regressing(split=other, data_root=radii.parent, out=tmp_path / "other", validate_every=6))
     ours, theirs = (read_run(tmp_path / name).estimates() for name in ("run", "other"))
     assert [row.truth for row in theirs] == [1000 + 512 * row.truth for row in ours]
     assert [row.predicted for row in theirs] == pytest.approx([1000 + 512 * row.predicted for row in ours], rel=1e-3)
     mine, its = (read_run(tmp_path / name).summary for name in ("run", "other"))
+    assert "is not below" in mine["warnings"][-1]  # six steps
     assert its["targets"]["deviation"] == pytest.approx(512 * mine["targets"]["deviation"])
     for before, after in zip(mine["baselines"], its["baselines"], strict=True):
         assert (after["r2"], after["mae"]) == pytest.approx((before["r2"], 512 * before["mae"]), rel=1e-3)

@@ -356,6 +356,31 @@ WRONG: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
         ["no image in labels"],
     ),
     "number": (rows("0.png,a,P", "1.png,inf,P"), ["--task", "regression", "--table"], ["line 2, label", "line 3, label"]),
+    "classes without numbers": (
+        files("a/1.png", "a/2.png", "b/3.png"),
+        ["--task", "regression", "--image", "{class}/{id}.png"],
+        ["regression, expected classification, which the source has, or --values CLASS=NUMBER"],
+    ),
+    "a class without its number": (
+        rows("0.png,mild,P", "1.png,well,Q", "2.png,severe,R"),
+        ["--values", "mild=1", "--table"],
+        ["no number for severe, expected severe=NUMBER", "no number for well, expected well=NUMBER"],
+    ),
+    "numbers of no class": (
+        rows("0.png,mild,P", "1.png,well,Q"),
+        ["--values", "milt=1", "well=nan", "mild=0", "mild=1", "2", "--table"],
+        [
+            "milt=1, expected mild=NUMBER, once",
+            "well=nan, expected well=NUMBER, once",
+            "mild twice, expected mild=NUMBER",
+            "found 2, expected CLASS=NUMBER of mild, well",
+        ],
+    ),
+    "numbers of numbers": (
+        files("images/a.png", "images/b.png", "labels/a.png", "labels/b.png"),
+        ["--by-image", "--values", "a=1"],
+        ["--values: found a source for segmentation, expected one with classes"],
+    ),
 }
 
 
@@ -470,6 +495,25 @@ def test_what_the_summary_says(tmp_path: Path, name: str, capsys: pytest.Capture
     assert sizes(found) == expected
     for said in words:
         assert said in out
+
+
+def test_numbers_for_classes_make_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of folders, of templates and of a table; a name may hold an equals sign, and rows without a class stay without."""
+    for i in range(40):
+        picture(tmp_path / ("train" if i < 20 else "test") / ("mild=a", "well")[i % 2] / f"{i}.png", i)
+    values = ["--values", "well=0", "mild=a=0.5"]
+    found = split(tmp_path, "--by-image", *values)
+    assert (found.task, found.labels, sizes(found)) == ("regression", {}, [18, 18, 2, 20])
+    for case in (*found.part("training"), *found.part("validation"), *found.part("test")):
+        assert (case.label, type(case.label)) == (0.5 if case.image[0].parent.name == "mild=a" else 0.0, float)
+    out = capsys.readouterr().out
+    assert "class folders, as --image '{part}/{class}/{id}.*', numbers well 0, mild=a 0.5" in out
+    assert [line.split() for line in out.splitlines() if line.startswith("test ")] == [["test", "20", "0", "0.25", "0.5"]]
+    lines = [f"train/{('mild=a', 'well')[i % 2]}/{i}.png,{('mild=a', 'well', 'NA')[i % 3]},P{i}" for i in range(20)]
+    (tmp_path / "t.csv").write_text("image,label,patient\n" + "\n".join(lines))
+    table = split(tmp_path, "--table", str(tmp_path / "t.csv"), "--task", "regression", *values, "--overwrite")
+    labelled = [case for part in PARTS[1:] for case in table.part(part)]
+    assert (len(labelled), {case.label for case in labelled}) == (14, {0.0, 0.5})
 
 
 def test_channels_are_counted_in_the_files(tmp_path: Path) -> None:

@@ -35,6 +35,24 @@ def test_a_data_set_checks_clean_and_is_the_same_for_a_seed(tmp_path: Path, dims
     assert before == digest(tmp_path / "b") != digest(tmp_path / "c")
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_regression_asks_for_the_share_of_the_liver(tmp_path: Path, dims: int) -> None:
+    split = read_split(make_dataset(tmp_path / "a", cases=10, dims=dims, task="regression"))
+    assert check_split(split, spatial_dims=dims, deep=True) == []
+    segmented = read_split(make_dataset(tmp_path / "b", cases=10, dims=dims))
+    for part in ("training", "validation", "test"):
+        for case, other in zip(split.part(part), segmented.part(part), strict=True):
+            assert case.image[0].read_bytes() == other.image[0].read_bytes()
+            assert isinstance(other.label, Path)
+            share = (read_image(other.label).array == 1).mean()
+            assert case.label == pytest.approx(100 * share, abs=1e-4)
+    assert not (tmp_path / "a" / "labels").exists()
+    written = split.file.stat().st_mtime_ns
+    assert make_dataset(tmp_path / "a", cases=10, dims=dims, task="regression").stat().st_mtime_ns == written
+    with pytest.raises(InputError):
+        make_dataset(tmp_path / "a", cases=10, dims=dims)
+
+
 def test_an_interrupted_data_set_is_finished_and_others_are_left_alone(tmp_path: Path) -> None:
     split = make_dataset(tmp_path / "a", cases=8, dims=2)
     before, written = digest(tmp_path / "a"), split.stat().st_mtime_ns
