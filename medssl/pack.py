@@ -178,7 +178,8 @@ def still_true(store: Store, wanted: Wanted, fingerprints: Fingerprints) -> dict
         # a label that was packed and is not asked for does not matter, a channel does
         more = len(digests) - len(files) in (0, int(entry.label is not None))
         same = [fingerprints.of(file) for file in files] == digests[: len(files)]
-        return more and same and (case.patient, case.missing) == (entry.patient, entry.missing)
+        channels = entry.image.shape[0] == wanted.split.channels  # a grey picture has three beside coloured ones
+        return more and same and channels and (case.patient, case.missing) == (entry.patient, entry.missing)
 
     return {id: entry for id, entry in store.entries.items() if true(entry)}
 

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--layout", choices=LAYOUTS, help="which layout the folder has")
     source.add_argument("--suffix", nargs="+", default=[], help="BIDS: as T1w; several are channels")
     source.add_argument("--label-column", metavar="NAME", help="BIDS: column of participants.tsv")
+    source.add_argument("--keep-incomplete", action="store_true", help="--image, BIDS: keep cases that lack a channel, as null")
     source.add_argument("--unlabelled", action="append", default=[], metavar="DIR", help="more images (or TEMPLATE)")
     source.add_argument("--task", choices=TASKS)
     source.add_argument("--values", nargs="+", metavar="CLASS=NUMBER", help="a number for every class, for regression")
@@ -125,11 +126,11 @@ def _find(options: argparse.Namespace, files: Sequence[str]) -> Found:
     if options.table:
         found = from_table(options.folder, options.table, task or "classification", renamed)
     elif options.image:
-        found = from_templates(files, options.image, options.label)
+        found = from_templates(files, options.image, options.label, incomplete=options.keep_incomplete)
     else:
         found = find_layout(
             *(options.folder, files, options.layout, task),
-            *(options.suffix, options.label_column, options.unlabelled),
+            *(options.suffix, options.label_column, options.unlabelled, options.keep_incomplete),
         )
     found = with_values(found, options.values) if options.values else found
     if options.task and options.task != found.task:

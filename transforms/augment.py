@@ -56,7 +56,7 @@ def drop_channels(x: torch.Tensor, draws: torch.Tensor, prob: float) -> torch.Te
     dropped = draws.to(x.device) < prob
     if not (present & ~dropped).any():
         dropped[(draws.to(x.device) - (~present).to(draws)).argmax()] = False
-    return x.masked_fill(dropped.view(-1, *[1] * (x.ndim - 1)), 0)
+    return _without(x, dropped)
 
 
 class RandQuarterTurnd(Seeded, RandomizableTransform, MapTransform):  # type: ignore[misc]
@@ -88,10 +88,7 @@ class RandQuarterTurnd(Seeded, RandomizableTransform, MapTransform):  # type: ig
 
 
 class Augment(Chain):
-    """A chain whose items at `keys` come out as what they went in: of the same type, plain tensors as plain tensors.
-
-    A channel of the first, the image, that is 0 everywhere among others stays so: it is a missing modality.
-    """
+    """A chain whose items at `keys` come out as what they went in: of the same type, plain tensors as plain tensors."""
 
     def __init__(self, transforms: Sequence[Any], keys: Sequence[Hashable]) -> None:
         super().__init__(transforms)
@@ -100,9 +97,22 @@ class Augment(Chain):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(super().__call__(data))
         # MONAI makes a MetaTensor of every item, and floats of what it resamples, but only when the dice say so
-        out |= {key: _as_before(out[key], torch.as_tensor(data[key])) for key in self.keys}
-        image = self.keys[0]
-        return out | {image: _empty_as_before(out[image], torch.as_tensor(data[image]))}
+        return out | {key: _as_before(out[key], torch.as_tensor(data[key])) for key in self.keys}
+
+
+class KeepEmptyChannels(Chain):
+    """A chain that leaves a channel of the image 0 where it is 0 everywhere, beside others: a missing modality."""
+
+    def __init__(self, transforms: Sequence[Any], key: Hashable) -> None:
+        super().__init__(transforms)
+        self.key = key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        empty = ~torch.as_tensor(data[self.key]).flatten(1).any(1)
+        out = dict(super().__call__(data))
+        if len(empty) > 1 and empty.any():
+            out[self.key] = _without(out[self.key], empty)
+        return out
 
 
 def augment_segmentation(
@@ -160,16 +170,14 @@ def _augment(
         *([RandAdjustContrastd(image, contrast_prob, gamma)] if contrast_prob else []),
         *([RandGaussianNoised(image, noise_prob, std=noise_std)] if noise_prob else []),
         RandShiftIntensityd(image, shift, prob=shift_prob),
-        *([RandChannelDropoutd(image, channel_dropout)] if channel_dropout else []),  # last: 0 is what it means
     ]
-    return Augment(steps, keys)
+    dropout = [RandChannelDropoutd(image, channel_dropout)] if channel_dropout else []
+    return Augment([*dropout, KeepEmptyChannels(steps, image)], keys)
 
 
-def _empty_as_before(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    empty = ~old.flatten(1).any(1)
-    if len(old) == 1 or not empty.any():
-        return new
-    return new.masked_fill(torch.as_tensor(empty).view(-1, *[1] * (old.ndim - 1)), 0)
+def _without(x: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+    """An image (c, *spatial) with 0 in the channels where ``channels`` (c,) is true."""
+    return x.masked_fill(channels.view(-1, *[1] * (x.ndim - 1)), 0)
 
 
 def _as_before(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ def find_layout(
     suffixes: Sequence[str] = (),
     column: str | None = None,
     besides: Sequence[str] = (),
+    incomplete: bool = False,
 ) -> Found:
     """The cases of the layout that the folder has; raises InputError where it has none or several and none is named.
 
@@ -31,7 +32,7 @@ def find_layout(
         "class-folders": lambda: class_folders(files),
         "decathlon": lambda: decathlon(folder, files),
         "images-labels": lambda: images_and_labels(files),
-        "bids": lambda: bids(folder, files, suffixes, column, task or "classification"),
+        "bids": lambda: bids(folder, files, suffixes, column, task or "classification", incomplete),
         "dicom": lambda: dicom(folder) if layout == "dicom" or looks_like_dicom(folder, files) else None,
         "figshare": lambda: figshare(folder, files, task or "classification"),
         "flat": lambda: flat(files),

@@ -9,14 +9,20 @@ from pathlib import Path
 from medssl.problems import InputError, Problem
 from medssl.sources.found import Found, FoundCase, named
 from medssl.sources.table import EMPTY, find_column, read_table
+from medssl.sources.template import without_every_channel
 
 IMAGE = re.compile(r"(sub-[^/_]+)/(?:ses-[^/_]+/)?[^/]+/(\1(?:_[^/_]+-[^/_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
 DSEG = re.compile(r"derivatives/(?:.+/)?(sub-[^/]+)_dseg\.nii(?:\.gz)?")
 NOT_ALIKE = {"space", "desc", "label", "res", "den"}  # entities that only derivatives have
 
 
-def bids(folder: Path, files: Sequence[str], suffixes: Sequence[str], column: str | None, task: str) -> Found | None:
-    """The cases of the suffixes, one a channel (by default the only one, or T1w); raises InputError."""
+def bids(
+    folder: Path, files: Sequence[str], suffixes: Sequence[str], column: str | None, task: str, incomplete: bool = False
+) -> Found | None:
+    """The cases of the suffixes, one a channel (by default the only one, or T1w); raises InputError.
+
+    Cases without every channel are left out, or with `incomplete` kept.
+    """
     images: dict[str, dict[str, str]] = {}
     for path in files:
         match = IMAGE.fullmatch(path)
@@ -25,15 +31,20 @@ def bids(folder: Path, files: Sequence[str], suffixes: Sequence[str], column: st
     if not images:
         return None
     chosen = suffixes or _usual(folder, {suffix for case in images.values() for suffix in case})
+    least = 1 if incomplete else len(chosen)
     cases = [
-        FoundCase(tuple(case[suffix] for suffix in chosen), patient=name.split("_")[0])
+        FoundCase(
+            tuple(case[suffix] for suffix in chosen if suffix in case),
+            patient=name.split("_")[0],
+            missing=tuple(i for i, suffix in enumerate(chosen) if suffix not in case),
+        )
         for name, case in sorted(images.items())
-        if all(suffix in case for suffix in chosen)
+        if sum(suffix in case for suffix in chosen) >= least
     ]
     if not cases:
         raise InputError([Problem(str(folder), "--suffix", f"no image of all of {' '.join(chosen)}", "suffixes as T1w")])
     partly = [name for name, case in sorted(images.items()) if 0 < sum(suffix in case for suffix in chosen) < len(chosen)]
-    left_out = [f"cases without every channel: {named(partly)}"] if partly else []
+    left_out = without_every_channel(partly, incomplete)
     layout = f"BIDS, --suffix {' '.join(chosen)}"
     if column:
         return Found(layout, task, _from_participants(folder, cases, column, task), modality=tuple(chosen), left_out=left_out)

@@ -5,6 +5,7 @@ A field matches within one folder's or file's name, and the same field twice mea
 suffix of any image format.
 """
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
@@ -44,10 +45,13 @@ class Template:
         return by_fields
 
 
-def from_templates(files: Sequence[str], images: Sequence[str], label: str | None = None, name: str = "template") -> Found:
+def from_templates(
+    files: Sequence[str], images: Sequence[str], label: str | None = None, name: str = "template", incomplete: bool = False
+) -> Found:
     """The cases that fit the templates, one `images` template a channel; raises InputError with every problem.
 
-    An image without a label is a case without one; a label without an image is a problem.
+    An image without a label is a case without one; a label without an image is a problem. Cases without every channel are
+    left out, or with `incomplete` kept.
     """
     channels = [Template(text) for text in images]
     labelling = Template(label, "--label") if label else None
@@ -63,25 +67,32 @@ def from_templates(files: Sequence[str], images: Sequence[str], label: str | Non
         raise InputError(problems)
     problems += _doubled([*found, labels])
     used: set[Fields] = set()
-    cases, incomplete = [], []
+    cases, partly = [], []
     for fields in sorted(set().union(*found)):
         image = tuple(by_fields[fields][0] for by_fields in found if fields in by_fields)
         case, key = _case(fields, image, labelling, labels)
         used.add(key)
-        if len(image) < len(found):
-            incomplete.append(image[0])
-        else:
-            cases.append(case)
+        missing = tuple(i for i, by_fields in enumerate(found) if fields not in by_fields)
+        if missing:
+            partly.append(image[0])
+        if incomplete or not missing:
+            cases.append(dataclasses.replace(case, missing=missing))
     alone = [paths[0] for key, paths in labels.items() if key not in used]
     problems += shortened(Problem(path, "label", "no image to it", f"one that fits {images[0]}") for path in alone)
     problems += _unknown_parts(files, channels[0])
     if problems:
         raise InputError(problems)
     task = "segmentation" if labelling or "class" not in channels[0].fields else "classification"
-    left_out = [f"cases without every channel: {named(incomplete)}"] if incomplete else []
+    left_out = without_every_channel(partly, incomplete)
     shown = " ".join(f"--image '{text}'" for text in images) + (f" --label '{label}'" if label else "")
     layout = shown if name == "template" else f"{name}, as {shown}"
     return Found(layout, task, cases, left_out=left_out)
+
+
+def without_every_channel(names: Sequence[str], kept: bool) -> list[str]:
+    """Say which cases lack a channel, for the summary."""
+    what = "kept, " if kept else "left out, --keep-incomplete keeps them, "
+    return [f"{what}cases without every channel: {named(names)}"] if names else []
 
 
 def from_folder_or_template(files: Sequence[str], text: str) -> tuple[list[FoundCase], list[str]]:

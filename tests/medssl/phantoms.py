@@ -82,3 +82,32 @@ def make_radii(folder: Path, dims: int = 2, cases: int = 48, side: int = 32, shu
     parts = {"training": entries[:first], "validation": entries[first:second], "test": entries[second:]}
     write_split(folder / "split.json", {"name": "radii", "task": "regression", "modality": {"0": "MR"}} | parts)
     return folder / "split.json"
+
+
+def make_marked(folder: Path, cases: int = 48, side: int = 64) -> Path:
+    """Write noisy images with a small disc and a small ring each, and masks that mark the one which is the class.
+
+    Nothing but the mask tells which of the two is meant. Gives the path of the split.
+    """
+    random = np.random.default_rng(7)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    entries = []
+    for number in range(cases):
+        k, name = number % 2, f"{number:03d}.png"
+        halves = random.permutation(2) * side // 2
+        places = [(random.integers(side - 16), left + random.integers(side // 2 - 15)) for left in halves]
+        image, mask = random.normal(60, 25, (side, side)), np.zeros((side, side), np.uint8)
+        for of_class, (row, column) in enumerate(places):
+            image[row : row + 16, column : column + 16][shape_of(of_class, 2, 16, random)] += 120
+        row, column = places[k]
+        mask[row + 2 : row + 14, column + 2 : column + 14] = 255
+        PIL.Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
+        PIL.Image.fromarray(mask).save(folder / "masks" / name)
+        entries.append({"id": f"m{number:03d}", "image": f"images/{name}", "label": k, "mask": f"masks/{name}"})
+    first, second = cases // 2, cases * 3 // 4
+    parts = {"training": entries[:first], "validation": entries[first:second], "test": entries[second:]}
+    unlabelled = [{key: entry[key] for key in entry if key != "label"} for entry in parts["training"]]
+    content = {"name": "marked", "task": "classification", "labels": {"0": "disc", "1": "ring"}, "modality": {"0": "MR"}}
+    write_split(folder / "split.json", content | {"pretraining": unlabelled} | parts)
+    return folder / "split.json"

@@ -166,10 +166,13 @@ def test_what_can_not_be_trained_is_said_in_a_line(classifying: Callable[..., Fi
     content = json.loads(classes.read_text())
     discs = [case for case in content["training"] if case["label"] == 0]
     one = changed_split(classes, tmp_path / "one.json", training=discs)
+    never = [case for case in content["training"] if case["label"] != 1]
+    lacking = changed_split(classes, tmp_path / "lacking.json", training=never)
     files = changed_split(classes, tmp_path / "files.json", task="segmentation")
     unet = {"name": "unet", "channels": [4, 8]}
     for changes, words in (
         ({"split": one}, r"training: found 8 cases, all disc, expected cases of at least two classes"),
+        ({"split": lacking}, r"^\S*lacking.json: training: found no case of ring, expected one, as validation has 4$"),
         ({"labelled": 1}, r"training: found 1 cases, all disc"),
         ({"regression_loss": "l1"}, r"regression_loss: found l1, expected l2 for the task classification"),
         ({"split": files}, r"label: found 0, expected a path"),
@@ -185,13 +188,12 @@ def test_what_can_not_be_trained_is_said_in_a_line(classifying: Callable[..., Fi
 @pytest.mark.usefixtures("no_report")
 def test_classes_without_cases_are_said(classifying: Callable[..., Finetune], classes: Path, tmp_path: Path) -> None:
     content = json.loads(classes.read_text())
-    training = [case for case in content["training"] if case["label"] != 1]
     test = [case for case in content["test"] if case["label"] != 2]
-    split = changed_split(classes, tmp_path / "few.json", training=training, test=test, grouped_by="image")
-    finetune(classifying(split=split, data_root=classes.parent))
+    split = changed_split(classes, tmp_path / "few.json", test=test, grouped_by="image")
+    finetune(classifying(split=split, data_root=classes.parent, labelled=2))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     said = "\n".join(summary["warnings"])
-    assert "class ring has no training case but 4 in test" in said
+    assert "class pair has no training case but 4 in validation" in said
     assert "class pair has no case in test" in said
     assert "the split divides images, not patients" in said
     assert (summary["classes"]["pair"]["sensitivity"], summary["classes"]["pair"]["n"]) == (None, 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from transforms.augment import RandQuarterTurnd, augment_image, augment_segmentation
+from transforms.augment import RandChannelDropoutd, RandQuarterTurnd, augment_image, augment_segmentation
 
 STRONG = {"flip_prob": 0.5, "rotate90_prob": 0.5, "affine_prob": 0.5, "noise_prob": 0.5, "contrast_prob": 0.5}
 
@@ -77,3 +77,38 @@ def test_quarter_turns_only_in_a_plane_of_equal_sides() -> None:
              (torch.as_tensor(turn({"image": x})["image"]) for _ in range(30))}  # fmt: skip
     assert found == {1, 2, 3}
     assert torch.equal(turn({"image": x[:, :, :, :5]})["image"], x[:, :, :, :5])
+
+
+@pytest.mark.parametrize("spatial", [(6, 5), (4, 5, 3)])
+def test_channels_go_as_often_as_said_but_never_the_last(spatial: tuple[int, ...]) -> None:
+    x = torch.rand(3, *spatial) + 0.1
+    two = x.clone()
+    two[1] = 0  # a patient who lacks it anyway
+    drop = RandChannelDropoutd(["image"], 0.4).set_random_state(seed=0)
+    left = {
+        name: torch.stack([drop({"image": image, "class": 1})["image"].flatten(1).any(1) for _ in range(2000)])
+        for name, image in (("three", x), ("two", two))
+    }
+    assert all(rows.any(1).all() for rows in left.values())
+    # all of n channels would go with probability .4^n, and then one of them stays
+    torch.testing.assert_close(left["three"].float().mean(0), torch.full((3,), 0.6 + 0.4**3 / 3), atol=0.04, rtol=0)
+    torch.testing.assert_close(left["two"].float().mean(0), torch.tensor([0.68, 0.0, 0.68]), atol=0.04, rtol=0)
+    always = RandChannelDropoutd(["image"], 1.0).set_random_state(seed=0)
+    kept = torch.stack([always({"image": x})["image"] for _ in range(30)])
+    assert kept.flatten(2).any(2).sum(1).tolist() == [1] * 30
+    assert ((kept == 0) | (kept == x)).all()
+    assert (x > 0).all()  # the input is as it was
+
+
+def test_a_missing_channel_stays_zero_and_a_dropped_one_is_exactly_zero() -> None:
+    x = torch.rand(3, 12, 10) + 0.1
+    x[2] = 0
+    augment = augment_image(2, **STRONG, shift_prob=1.0, channel_dropout=0.3).set_random_state(seed=3)
+    out = [augment({"image": x})["image"] for _ in range(40)]
+    assert all(type(image) is torch.Tensor and image[:2].any() and not image[2].any() for image in out)
+    dropped = [image for image in out if not image[0].any() or not image[1].any()]
+    assert 8 < len(dropped) < 40
+    dark = augment_image(2, shift_prob=1.0, shift=0.5)({"image": torch.zeros(1, 8, 8)})["image"]
+    assert dark.any()  # one channel alone is no missing one, only dark
+    again = augment.set_random_state(seed=3)({"image": x})["image"]
+    assert torch.equal(again, out[0])
