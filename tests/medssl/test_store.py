@@ -408,7 +408,7 @@ def test_memory_stays_small_however_much_is_read(tmp_path: Path) -> None:
 def test_a_channel_that_the_split_no_longer_has_is_not_served(split: Split) -> None:
     def with_channels(*names: str) -> Split:
         first = dataclasses.replace(split.part("training")[0], image=tuple(split.root / name for name in names))
-        return dataclasses.replace(split, parts={"training": (first,)})
+        return dataclasses.replace(split, parts={"training": (first,)}, modality=dict(enumerate(names)))
 
     for labels in (True, False):
         for names in (("v0.nii", "v1.nii"), ("v0.nii",), ("v0.nii", "v1.nii")):
