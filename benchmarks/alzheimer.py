@@ -14,9 +14,8 @@ goes on.
 import argparse
 from pathlib import Path
 
-from textures import make_textures
-
 from runs import Wanted, make_all, medssl
+from textures import make_textures
 
 SMALL = ("fit=[64,64]", "crop_size=[64,64]")
 RESNET = 'network={"name":"resnet18","width":32}'
