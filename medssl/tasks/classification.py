@@ -20,13 +20,13 @@ from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
 from medssl.engine import Batch
 from medssl.plan import build_encoder, start_encoder
-from medssl.problems import InputError, Problem, RunError
+from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.splits import Case, Split
 from medssl.store import Store
-from medssl.tasks.centre import centre_crop, class_of
+from medssl.tasks.centre import class_of, outputs
 from medssl.tasks.pixels import judge_pixels
 from medssl.tasks.probabilities import log_probabilities
 from medssl.tasks.shown import looker, shown_cases
@@ -122,19 +122,9 @@ class Classification:
 
     def predict(self, store: Store, cases: Sequence[Case], compute: Compute) -> Iterator[Judged]:
         """Give each case's probabilities in order; RunError where the network's output is not finite."""
-        was_training = self.network.training
-        self.network.eval()
-        for first in range(0, len(cases), self.settings.batch_size):
-            some = cases[first : first + self.settings.batch_size]
-            crops = torch.stack([centre_crop(store, case, self.settings) for case in some])
-            with torch.inference_mode(), compute.context():
-                logits = self.network(crops.to(compute.device)).double().cpu()
-            if not torch.isfinite(logits).all():
-                raise RunError("the network's output is not finite: it can't be judged")
-            shares = log_probabilities(logits, self.settings.loss).exp()
-            for case, probabilities in zip(some, shares.tolist(), strict=True):
-                yield Judged(case.id, case.patient, class_of(case), tuple(probabilities))
-        self.network.train(was_training)
+        for case, logits in outputs(self.network, store, cases, self.settings, compute):
+            probabilities = log_probabilities(logits, self.settings.loss).exp()
+            yield Judged(case.id, case.patient, class_of(case), tuple(probabilities.tolist()))
 
 
 def check_classes(settings: Finetune, split: Split) -> None:

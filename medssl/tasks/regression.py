@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -21,12 +20,12 @@ from medssl.device import Compute
 from medssl.engine import Batch
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
-from medssl.problems import InputError, Problem, RunError
+from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
 from medssl.scores.numbers import Estimate, estimates_csv, quick_numbers, summarise_numbers
 from medssl.splits import Case, Split
 from medssl.store import Store
-from medssl.tasks.centre import centre_crop, number_of
+from medssl.tasks.centre import number_of, outputs
 from medssl.tasks.pixels import judge_number_pixels
 from medssl.tasks.shown import looker, shown_cases
 from medssl.tasks.targets import scale_of
@@ -116,18 +115,8 @@ class Regression:
 
     def predict(self, store: Store, cases: Sequence[Case], compute: Compute) -> Iterator[Estimate]:
         """Give each case's number in order; RunError where the network's output is not finite."""
-        was_training = self.network.training
-        self.network.eval()
-        for first in range(0, len(cases), self.settings.batch_size):
-            some = cases[first : first + self.settings.batch_size]
-            crops = torch.stack([centre_crop(store, case, self.settings) for case in some])
-            with torch.inference_mode(), compute.context():
-                told = self.network(crops.to(compute.device))[:, 0].double().cpu()
-            if not torch.isfinite(told).all():
-                raise RunError("the network's output is not finite: it can't be judged")
-            for case, value in zip(some, (self.scale.mean + self.scale.deviation * told).tolist(), strict=True):
-                yield Estimate(case.id, case.patient, number_of(case), value)
-        self.network.train(was_training)
+        for case, told in outputs(self.network, store, cases, self.settings, compute):
+            yield Estimate(case.id, case.patient, number_of(case), self.number(told[None]).item())
 
     def constants(self) -> list[dict[str, Any]]:
         """Judge what needs no image: to say the training cases' mean, or their median, of every case."""
