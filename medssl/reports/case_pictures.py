@@ -27,7 +27,7 @@ HONEST = (
     "convincing (Adebayo et al. 2018, Sanity Checks for Saliency Maps)."
 )
 SCALE = "From no effect to the strongest in each image: colours do not compare between images."
-SLICES = "Slices of a volume that the map marks most, numbered as in the judged crop."
+SLICES = "Slices are numbered as in the judged crop; where there is a map, they are those that it marks most."
 HOW = {
     "grad_cam": "Colour: Grad-CAM, which places of the network's last feature map {raise_it}.",
     "occlusion": "Colour: occlusion, how far the predicted {what} falls when a patch is hidden behind the image's mean.",

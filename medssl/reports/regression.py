@@ -63,7 +63,7 @@ def number_pictures(run: Run, arrays: Mapping[str, Any]) -> str:
         truth, predicted = float(arrays[f"truth_{k}"]), float(arrays[f"predicted_{k}"])
         return [f"is {truth:.4g}, said {predicted:.4g}", f"error {predicted - truth:+.4g}"]
 
-    return case_cards(run, arrays, said, "error", "number")
+    return case_cards(run, arrays, said, "absolute error", "number")
 
 
 def number_limits(run: Run) -> list[str]:

@@ -95,7 +95,7 @@ def test_three_classes_are_learned_and_judged(dims: int, classifying: Callable[.
     ):
         assert words in page, words
     worst = np.load(run / "predictions.npz")
-    assert worst["image_0"].shape == (1, *[side] * (dims - 1), 1 if dims == 3 else side)
+    assert worst["image_0"].shape == (1, *[side] * (dims - 1), 3 if dims == 3 else side)
     assert str(worst["name_0"]) == max(rows, key=lambda row: row.log_loss).case
 
 

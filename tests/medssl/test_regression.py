@@ -88,6 +88,7 @@ def test_a_radius_is_learned_and_judged(regressing: Callable[..., Finetune], tmp
     assert read_plan(tmp_path / "run" / "encoder.safetensors") == run.encoder
     worst = np.load(tmp_path / "run" / "predictions.npz")
     assert worst["image_0"].shape == (1, 32, 32)
+    assert worst["saliency_0"].shape == (32, 32)
     assert str(worst["name_0"]) == max(rows, key=lambda row: abs(row.error)).case
     page = (tmp_path / "run" / "report.html").read_text()
     for words in (f"R2 {summary['r2']:.4g}", "ridge regression on", "Residuals", "Worst cases", "Figures: R2 is against"):
@@ -103,7 +104,7 @@ def test_volumes_are_learned_and_shuffled_numbers_are_not(
     split = make_radii(tmp_path / "images", dims=3, cases=80, side=16, shuffled=shuffled)
     summary = learned(regressing, split, side=16, dims=3, steps=28, schedule="cosine")
     assert summary["r2"] < 0.3 if shuffled else summary["r2"] > 0.6
-    assert np.load(tmp_path / "run" / "predictions.npz")["image_0"].shape == (1, 16, 16, 1)
+    assert np.load(tmp_path / "run" / "predictions.npz")["image_0"].shape == (1, 16, 16, 3)
 
 
 @pytest.mark.usefixtures("no_report")
@@ -254,7 +255,7 @@ def test_a_report_of_a_regression_escapes_and_leaves_out(tmp_path: Path) -> None
     page = write_report(run).read_text()
     assert "There is no R2, as all true numbers are equal" in page
     assert "p_&lt;b&gt;$x^$" in page
-    assert "Middle slices" in page
+    assert "Axial slices in the radiological convention" in page
     (run / "predictions.csv").unlink()
     assert "Residuals" not in write_report(run).read_text()
 

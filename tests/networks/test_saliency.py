@@ -42,11 +42,12 @@ def slow_cam(network: Classifier, x: Tensor, output: int) -> Tensor:
     """Grad-CAM position by position; the gradient by moving each value of the last map a little, in float64."""
     encoder = network.encoder
     with torch.no_grad():
-        last = encoder.features(x[None]).maps[-1][0]  # (e, *grid)
+        tokens = isinstance(encoder, ViT)  # those of the last block, before they are normalised
+        last = (encoder.to_map(encoder(x[None])[1][-1]) if tokens else encoder.features(x[None]).maps[-1])[0]  # (e, *grid)
 
         def score(array: Tensor) -> float:
-            tokens = array.flatten(1).T
-            logits = network.head((encoder.norm(tokens) if isinstance(encoder, ViT) else tokens).mean(0))
+            places = array.flatten(1).T
+            logits = network.head((encoder.norm(places) if tokens else places).mean(0))
             return float(logits[output] - logits.mean())
 
         weights = []
