@@ -62,7 +62,7 @@ def same(first: Any, second: Any) -> bool:
     return torch.equal(first, second) if isinstance(first, Tensor) else bool(first == second)
 
 
-@pytest.mark.parametrize("broken_at", [3, 6])
+@pytest.mark.parametrize("broken_at", [pytest.param(3, marks=pytest.mark.slow), 6])
 def test_a_run_of_every_choice_that_breaks_equals_one_that_does_not(
     broken_at: int, classifying: Callable[..., Finetune], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +134,7 @@ def test_the_average_is_that_of_a_loop_by_hand_and_is_what_is_judged_and_kept(
     assert not any("momentum" in line for line in metrics(settings.out))  # of a rate that does not vary either
 
 
+@pytest.mark.slow
 def test_pre_training_keeps_the_average(pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medssl.pretrain.write_report", lambda folder: folder)
     settings = pretraining(ema=0.5, steps=3, checkpoint="latest")
