@@ -103,13 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack.set_defaults(run=run_pack)
 
     synth = commands.add_parser("synth", parents=[shared], help="write a synthetic data set and its split")
-    synth.add_argument("folder", type=Path)
-    synth.add_argument("--cases", type=int, default=40)
-    synth.add_argument("--dims", type=int, choices=(2, 3), default=3)
-    synth.add_argument("--seed", type=int, default=0)
-    synth.add_argument(
-        "--task", choices=("segmentation", "regression"), default="segmentation", help="regression: the liver's share"
-    )
+    synth_arguments(synth)
     synth.set_defaults(run=run_synth)
 
     report = commands.add_parser(
@@ -142,6 +136,16 @@ def rates_arguments(rates: argparse.ArgumentParser) -> None:
     rates.add_argument("--from", dest="low", type=float, default=1e-7, metavar="RATE", help="the first rate")
     rates.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="the last rate")
     rates.add_argument("--count", type=int, default=100, help="rates, a training step each")
+
+
+def synth_arguments(synth: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl synth`."""
+    synth.add_argument("folder", type=Path)
+    synth.add_argument("--cases", type=int, default=40)
+    synth.add_argument("--dims", type=int, choices=(2, 3), default=3)
+    synth.add_argument("--seed", type=int, default=0)
+    tasks = ("segmentation", "regression")
+    synth.add_argument("--task", choices=tasks, default=tasks[0], help="regression: of the liver's share of the image")
 
 
 def probe_arguments(probe: argparse.ArgumentParser) -> None:
