@@ -186,6 +186,8 @@ def test_each_layout_becomes_a_clean_split(tmp_path: Path, name: str, capsys: py
     found = split(tmp_path, *make(tmp_path))
     assert check_split(found, deep=True) == []
     assert (sizes(found), len(found.labels)) == (expected, classes)
+    masks = {case.mask in case.image for part in PARTS for case in found.part(part)}
+    assert masks == {name == "figshare"}  # whose files are masks, too
     assert found.grouped_by == ("image" if name == "class folders" else "patient")
     out = capsys.readouterr().out
     assert "layout: " in out
