@@ -129,13 +129,16 @@ def _name(case: Case, one: Slice) -> str:
     return f"{case.id}_s{one.number:03d}"
 
 
-def _images(case: Case, one: Slice) -> list[str]:
-    endings = [""] if len(one.images) == 1 else [f"_c{number}" for number in range(len(one.images))]
-    return [f"{IMAGES}/{_name(case, one)}{ending}.nii.gz" for ending in endings]
+def _images(case: Case, one: Slice) -> list[str | None]:
+    """The file of each channel, None for one that the case lacks."""
+    count = len(one.images) + len(case.missing)
+    endings = [""] if count == 1 else [f"_c{number}" for number in range(count)]
+    paths = [f"{IMAGES}/{_name(case, one)}{ending}.nii.gz" for ending in endings]
+    return [None if number in case.missing else path for number, path in enumerate(paths)]
 
 
 def _files(case: Case, one: Slice, label_maps: bool) -> Iterator[tuple[str, Volume]]:
-    yield from zip(_images(case, one), one.images, strict=True)
+    yield from zip(filter(None, _images(case, one)), one.images, strict=True)
     if label_maps and one.label is not None:
         yield f"{LABELS}/{_name(case, one)}.nii.gz", label_volume(one.label, one.affine)
 

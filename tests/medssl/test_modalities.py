@@ -144,6 +144,18 @@ def test_both_scripts_train_and_say_what_is_missing(
     assert "1 of 3 cases of test lack FLAIR, which is 0 there." in (second.out / "report.html").read_text()
 
 
+def test_slices_of_a_case_lack_what_it_lacks(tmp_path: Path) -> None:
+    path = make_split(tmp_path / "d", {0: (1,), 1: (0, 2)})
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: content[key] for key in ("name", "modality", "pretraining")}))
+    assert main(["slices", str(path), str(tmp_path / "cut"), "--every", "4"]) == 0
+    cut = read_split(tmp_path / "cut" / "split.json")
+    by_case = {case.id.split("_")[0]: case for case in cut.part("pretraining")}
+    assert [by_case[name].missing for name in ("c0", "c1", "c2")] == [(1,), (0, 2), ()]
+    assert [image.name[-10:] for image in by_case["c0"].image] == ["_c0.nii.gz", "_c2.nii.gz"]
+    assert check_split(cut, deep=True) == []
+
+
 def test_a_table_with_empty_cells_and_a_template_make_such_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_split(tmp_path / "d", {}).parent
     (folder / "5_T2.nii.gz").unlink()
