@@ -273,10 +273,11 @@ def test_what_can_not_be_cut_is_one_line_and_leaves_nothing(volumes: Path, capsy
     assert "d.nii: content: found the voxels of a in" in refused(volumes)
     save(folder / "d.nii", noise(), "LPS")
     assert "test: found no slice to keep" in refused(volumes, "--keep", "labelled", "--least", "5", "--every", "1")
-    out.mkdir()
-    (out / "mine.txt").write_text("keep me")
-    assert "expected a new or empty folder" in refused(volumes)
-    assert (out / "mine.txt").read_text() == "keep me"
+    for mine in (out / "images" / "mine.txt", out / "mine.txt"):
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("keep me")
+        assert "expected a new or empty folder" in refused(volumes)
+        assert mine.read_text() == "keep me"
     content = json.loads(volumes.read_text()) | {"task": "regression"}
     for one in content["training"] + content["test"]:
         one["label"] = 1.5
