@@ -67,6 +67,11 @@ class Run:
         count = self.summary.get("labelled", self.config.get("labelled"))
         return None if count is None else int(count)
 
+    @property
+    def units(self) -> str:
+        """What intervals resample: whole patients, or images where the split divides those."""
+        return "images" if self.split.get("grouped_by") == "image" else "patients"
+
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; a last line cut short by a kill is left out."""
         return list(read_metrics(self.folder / "metrics.jsonl"))

@@ -49,6 +49,7 @@ class Difference:
     relative: float | None
     n: int
     patients: int
+    units: str  # patients, or images where the split divides those
 
     @property
     def labels(self) -> str:
@@ -271,6 +272,7 @@ def _difference(arm: Arm, other: Arm, measure: Measure) -> Difference | None:
         relative=None if math.isnan(result.relative) else result.relative,
         n=result.n,
         patients=result.patients,
+        units=arm.runs[0].units,
     )
 
 
@@ -288,7 +290,7 @@ def _sentence(difference: Difference) -> str:
     return (
         f"With {difference.labels} labels, {claim if difference.clear else f'no effect is shown: {claim}'} from "
         f"{before} to {after}, by {by}{relative}; the 95% "
-        f"interval over {difference.patients} test patients and {pairs} is {low} to {high}, {real}"
+        f"interval over {difference.patients} test {difference.units} and {pairs} is {low} to {high}, {real}"
     )
 
 

@@ -36,6 +36,8 @@ class Paired(Protocol):
     def clear(self) -> bool: ...
     @property
     def patients(self) -> int: ...
+    @property
+    def units(self) -> str: ...
 
 
 def arm_warnings(arm: Arm) -> list[str]:
@@ -72,7 +74,7 @@ def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:
     notes = [*_unlike_pairs(arm, other), *_unlike_settings(arm, other)]
     of = "" if difference.measure.key == "dice" else f" in {difference.measure.title}"
     if difference.patients < FEW:
-        notes.append(f"only {difference.patients} test patients: the interval itself is a rough guess")
+        notes.append(f"only {difference.patients} test {difference.units}: the interval itself is a rough guess")
     if not difference.clear:
         notes.append(f"the interval of the difference{of} covers 0: {title}")
     if len(difference.by_pair) > 1 and min(difference.by_pair) < 0 < max(difference.by_pair):

@@ -37,9 +37,10 @@ def class_answer(run: Run) -> str:
         if pixels.get("balanced_accuracy") is not None
         else ""
     )
+    interval = _interval(s.get("balanced_accuracy_interval"), f" over {run.units}")
     return (
-        f"Balanced accuracy {s['balanced_accuracy']:.3f}{_interval(s.get('balanced_accuracy_interval'), ' over patients')}, "
-        f"accuracy {s['accuracy']:.3f}, log loss {s['log_loss']:.3f}; n = {s.get('n')} cases of {s.get('patients')} patients."
+        f"Balanced accuracy {s['balanced_accuracy']:.3f}{interval}, accuracy {s['accuracy']:.3f}, log loss {s['log_loss']:.3f}; "
+        f"n = {s.get('n')} cases of {s.get('patients')} {run.units}."
         f"{beside} One run does not say whether pre-training helps; "
         "a comparison with the other start, over several seeds, does."
     )
@@ -59,7 +60,9 @@ def class_tables(run: Run) -> list[str]:
         table(["figure", "value", "95% interval", s.get("pixels", {}).get("name", "pixels")], _over_all(s), "Over all cases"),
         heading("Of each class"),
         table(["class", "cases", "predicted", *(TITLES[name] for name in OF_CLASS)], _of_classes(s), "Figures of each class"),
-        paragraph("Intervals in brackets: 95%, bootstrap over patients. AUC is that of a class against all others.", "quiet"),
+        paragraph(
+            f"Intervals in brackets: 95%, bootstrap over {run.units}. AUC is that of a class against all others.", "quiet"
+        ),
         *calibration_parts(run),
         *_worst(run),
     ]
@@ -84,7 +87,7 @@ def class_limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
     policy, calibration = run.summary.get("policy"), run.summary.get("calibration") or {}
     return [
-        "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
+        f"The intervals cover the choice of test {run.units}, not the choice of training cases and seeds.",
         "A bootstrap knows no error that no judged case shows: an interval at 0 or 1 has no width and claims too much.",
         "Each image is judged by one crop in its middle.",
         *([f"Figures: {policy}"] if policy else []),

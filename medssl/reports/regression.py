@@ -30,8 +30,8 @@ def number_answer(run: Run) -> str:
     others = [f"{one['name']} {_number(one.get('mae'))} and {_number(one.get('r2'))}" for one in s.get("baselines") or []]
     beside = f" Without a network, MAE and R2: {'; '.join(others)}." if others else ""
     return (
-        f"{explained}; mean absolute error {_with_interval(s, 'mae')} in the target's unit; intervals over patients, "
-        f"n = {s.get('n')} cases of {s.get('patients')} patients.{beside} "
+        f"{explained}; mean absolute error {_with_interval(s, 'mae')} in the target's unit; intervals over {run.units}, "
+        f"n = {s.get('n')} cases of {s.get('patients')} {run.units}.{beside} "
         "One run does not say whether pre-training helps; a comparison with the other start, over several seeds, does."
     )
 
@@ -70,7 +70,7 @@ def number_limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
     policy = run.summary.get("policy")
     return [
-        "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
+        f"The intervals cover the choice of test {run.units}, not the choice of training cases and seeds.",
         "R2 and correlations grow with the spread of the judged cases: they are not those of patients picked otherwise.",
         "Each image is judged by one crop in its middle.",
         *([f"Figures: {policy}"] if policy else []),

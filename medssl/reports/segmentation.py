@@ -21,7 +21,7 @@ def voxel_answer(run: Run) -> str:
     near = f", {surface_title(run)} {s['surface_dice']:.3f}" if s.get("surface_dice") is not None else ""
     far = f", mean HD95 {s['hd95']:.2f} mm" if s.get("hd95") is not None else ""
     return (
-        f"Mean Dice {s['dice']:.3f}{_interval(s)}{near}{far}, n = {s.get('n')}. "
+        f"Mean Dice {s['dice']:.3f}{_interval(run)}{near}{far}, n = {s.get('n')}. "
         "One run does not say whether pre-training helps; a comparison with the other start, over several seeds, does."
     )
 
@@ -36,7 +36,7 @@ def voxel_tables(run: Run) -> list[str]:
         titles.pop("surface_dice")  # of a run that was judged before there was one
     cells = [[name, *(cell(of, key) for key in titles), of.get("n", "")] for name, of in classes.items()]
     mean = ["mean over cases", *(cell(run.summary, key) for key in titles), run.summary.get("n", "")]
-    ends = "In brackets: 95% interval, bootstrap over patients. n counts the cases that have a score."
+    ends = f"In brackets: 95% interval, bootstrap over {run.units}. n counts the cases that have a score."
     return [
         table(["class", *titles.values(), "n"], [*cells, mean], "Scores by class"),
         paragraph(ends if run.summary.get("dice_interval") else "", "quiet"),
@@ -89,7 +89,7 @@ def voxel_limits(run: Run) -> list[str]:
     """Say what the numbers do not cover."""
     policy, spacing = run.summary.get("policy"), spacing_of(run)
     found = [
-        "The intervals cover the choice of test patients, not the choice of training cases and seeds.",
+        f"The intervals cover the choice of test {run.units}, not the choice of training cases and seeds.",
         "Scores are measured on the prepared grid" + (f" of {' x '.join(f'{mm:g}' for mm in spacing)} mm." if spacing else "."),
     ]
     if run.summary.get("surface_dice") is not None:
@@ -103,9 +103,9 @@ def spacing_of(run: Run) -> Sequence[float] | None:
     return [float(mm) for mm in spacing] if spacing else None
 
 
-def _interval(s: Mapping[str, Any]) -> str:
-    low, high = s.get("dice_interval") or (None, None)
-    return "" if low is None else f" (95% interval {low:.3f} to {high:.3f} over patients)"
+def _interval(run: Run) -> str:
+    low, high = run.summary.get("dice_interval") or (None, None)
+    return "" if low is None else f" (95% interval {low:.3f} to {high:.3f} over {run.units})"
 
 
 def _number(value: float | None, key: str) -> str:
