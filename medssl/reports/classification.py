@@ -39,8 +39,8 @@ def class_answer(run: Run) -> str:
     )
     interval = _interval(s.get("balanced_accuracy_interval"), f" over {run.units}")
     return (
-        f"Balanced accuracy {s['balanced_accuracy']:.3f}{interval}, accuracy {s['accuracy']:.3f}, log loss {s['log_loss']:.3f}; "
-        f"n = {s.get('n')} cases of {s.get('patients')} {run.units}."
+        f"Balanced accuracy {s['balanced_accuracy']:.3f}{interval}, accuracy {s['accuracy']:.3f}, "
+        f"log loss {s['log_loss']:.3f}; n = {s.get('n')} cases of {s.get('patients')} {run.units}."
         f"{beside} One run does not say whether pre-training helps; "
         "a comparison with the other start, over several seeds, does."
     )
