@@ -12,7 +12,7 @@ from medssl.losses import at_least_float32
 
 
 def log_probabilities(outputs: Tensor, loss: str) -> Tensor:
-    """Turn outputs (b, k) into the log-probabilities (b, k) that the setting `loss` trains; at least in float32."""
+    """Turn outputs (..., k) into the log-probabilities (..., k) that the setting `loss` trains; at least in float32."""
     outputs = at_least_float32(outputs)
     # log s(z) are logits again: their softmax is s(z_k) / sum_j s(z_j)
-    return functional.log_softmax(functional.logsigmoid(outputs) if loss == "log_sigmoid" else outputs, dim=1)
+    return functional.log_softmax(functional.logsigmoid(outputs) if loss == "log_sigmoid" else outputs, dim=-1)
