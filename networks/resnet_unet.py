@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from networks.features import refuse_partial_positions
 from networks.resnet import ResNet
 
+NORM = ("instance", {"affine": True})
+
 
 class ResNetUNet(nn.Module):
     """A ResNet as `.encoder`, and a decoder over all of its maps: (b, c, *space) -> logits (b, classes, *space).
@@ -24,8 +26,11 @@ class ResNetUNet(nn.Module):
     image itself is one of the maps of stride 1: what is finer than the stem's stride is nowhere else, and an encoder that
     is frozen may have lost it.
 
-    The decoder normalises by instance, as UNETR and nnU-Net do: half of the 2 to 8 crops of a batch are centred on an
-    object, so that the statistics of a batch are those of no image, and windows are predicted as they were trained.
+    The decoder normalises by instance with a learned scale and shift, as nnU-Net does: half of the 2 to 8 crops of a batch
+    are centred on an object, so that the statistics of a batch are those of no image, and windows are predicted as they
+    were trained. Without scale and shift, MONAI's default, it learned far less in as many steps (Dice 0.67 instead of 0.79
+    on synthetic slices in batches of 2; batch norm 0.80).
+
     Every axis of the image must be a multiple of the encoder's stride; raises ValueError.
     """
 
@@ -42,7 +47,7 @@ class ResNetUNet(nn.Module):
             Conv[Conv.CONV, dims](before, after, kernel_size=1) for before, after in zip(joined, widths[:-1], strict=True)
         )
         self.decoders = nn.ModuleList(
-            UnetrUpBlock(dims, below, here, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True)
+            UnetrUpBlock(dims, below, here, kernel_size=3, upsample_kernel_size=2, norm_name=NORM, res_block=True)
             for here, below in pairwise(widths)
         )
         self.out = UnetOutBlock(dims, feature_size, out_channels)
