@@ -18,11 +18,12 @@ def scatter_figure(rows: Sequence[Estimate], dark: bool = False) -> bytes:
     truth, predicted = _columns(rows)
     figure = new_figure(4.6, 4.4, fitted=False)
     ax = figure.add_subplot()
-    low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
+    places = spread_sideways(truth)
+    low, high = min(places.min(), predicted.min()), max(places.max(), predicted.max())
     margin = 0.06 * (high - low) or 1.0
     ends = [low - margin, high + margin]
     ax.plot(ends, ends, color=_ink(dark), linestyle="dashed", linewidth=0.9, zorder=1)
-    _points(ax, spread_sideways(truth), predicted)
+    _points(ax, places, predicted)
     ax.set(xlim=ends, ylim=ends, xlabel="true", ylabel="predicted", aspect="equal")
     ax.grid(True)
     return png(figure, dark)
