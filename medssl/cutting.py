@@ -130,11 +130,11 @@ def _name(case: Case, one: Slice) -> str:
 
 
 def _images(case: Case, one: Slice) -> list[str | None]:
-    """The file of each channel, None for one that the case lacks."""
-    count = len(one.images) + len(case.missing)
-    endings = [""] if count == 1 else [f"_c{number}" for number in range(count)]
+    """A path a channel, None for one that the case lacks."""
+    channels = len(one.images) + len(case.missing)
+    endings = [""] if channels == 1 else [f"_c{channel}" for channel in range(channels)]
     paths = [f"{IMAGES}/{_name(case, one)}{ending}.nii.gz" for ending in endings]
-    return [None if number in case.missing else path for number, path in enumerate(paths)]
+    return [None if channel in case.missing else path for channel, path in enumerate(paths)]
 
 
 def _files(case: Case, one: Slice, label_maps: bool) -> Iterator[tuple[str, Volume]]:
@@ -145,7 +145,7 @@ def _files(case: Case, one: Slice, label_maps: bool) -> Iterator[tuple[str, Volu
 
 def _entry(case: Case, one: Slice, choice: Choice, label_maps: bool) -> dict[str, Any]:
     images = _images(case, one)
-    entry = {"id": _name(case, one), "patient": case.patient, "image": images if len(images) > 1 else images[0]}
+    entry: dict[str, Any] = {"id": _name(case, one), "patient": case.patient, "image": images if len(images) > 1 else images[0]}
     if one.label is None:
         return entry
     return entry | {"label": f"{LABELS}/{_name(case, one)}.nii.gz" if label_maps else int(choice.is_object(one))}

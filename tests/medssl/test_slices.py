@@ -189,12 +189,15 @@ def test_several_channels_stay_exact_and_apart(tmp_path: Path) -> None:
     save(tmp_path / "t0.nii", first, "LPS", slope=2)
     save(tmp_path / "t1.nii", second, "LPS")
     save(tmp_path / "both.nii", pair)
+    save(tmp_path / "lone.nii", lone := noise(), "RAS")
     entries = [{"id": "x", "image": ["t0.nii", "t1.nii"]}, {"id": "y", "image": "both.nii"}]
+    entries.append({"id": "z", "image": [None, "lone.nii"]})
     made = cut(make(tmp_path, {"pretraining": entries}, channels=2), tmp_path / "out")
     assert not check_split(made, deep=True)
-    expected = {"x": (first, second), "y": (pair[..., 0], pair[..., 1])}
+    expected = {"x": (first, second), "y": (pair[..., 0], pair[..., 1]), "z": (lone,)}
     for one in made.part("pretraining"):
         name, number = one.id.split("_s")
+        assert one.missing == ((0,) if name == "z" else ())
         for file, channel in zip(one.image, expected[name], strict=True):
             image = read_image(file)
             assert (image.array.dtype, image.slope) == (channel.dtype, 2.0 if channel is first else 1.0)
