@@ -10,7 +10,7 @@ in 3D, where all is learned and judged; distances mean nothing and are not told.
 
 Everything starts from random weights. Dice is that of whole volumes: the slices of a volume are stacked, those without
 tumour too, where false alarms count. A patient's Dice is the mean of Pre and Post, the table's that over patients, with
-a bootstrap interval over them. Two cores need about 20 minutes. Stop it at any time; started again it goes on.
+a bootstrap interval over them. Two cores need about half an hour. Stop it at any time; started again it goes on.
 """
 
 import argparse
@@ -50,10 +50,10 @@ def resnet(decoder: str) -> str:
 
 ARMS = {
     "classes": Arm("classification", "ResNet-18, 64 to 96", (resnet("unet"), GROWING, "head=mlp", *PLANE), 400),
-    "fcn": Arm("segmentation", "FCN over ResNet-18, 96", (resnet("fcn"), FIXED, *PLANE), 400),
-    "fcn_growing": Arm("segmentation", "FCN over ResNet-18, 64 to 96", (resnet("fcn"), GROWING, *PLANE), 400),
-    "unet": Arm("segmentation", "U-Net over ResNet-18, 96", (resnet("unet"), FIXED, *PLANE), 400),
-    "unet_growing": Arm("segmentation", "U-Net over ResNet-18, 64 to 96", (resnet("unet"), GROWING, *PLANE), 400),
+    "fcn": Arm("segmentation", "FCN over ResNet-18, 96", (resnet("fcn"), FIXED, *PLANE), 800),
+    "fcn_growing": Arm("segmentation", "FCN over ResNet-18, 64 to 96", (resnet("fcn"), GROWING, *PLANE), 800),
+    "unet": Arm("segmentation", "U-Net over ResNet-18, 96", (resnet("unet"), FIXED, *PLANE), 800),
+    "unet_growing": Arm("segmentation", "U-Net over ResNet-18, 64 to 96", (resnet("unet"), GROWING, *PLANE), 800),
     "volumes": Arm(
         "volumes",
         "U-Net in 3D, crops of 48 x 48 x 24",
