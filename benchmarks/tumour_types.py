@@ -4,7 +4,8 @@
 
 DATA holds the .mat files of figshare 1512427. A ResNet-50 of half the width at 64 x 64 is pre-trained by SimCLR on whole
 slices; then it, and random weights, are fine-tuned with all labels on whole slices and on regions cut around the masks,
-two seeds each. Stop it at any time; started again it goes on.
+two seeds each. Random weights get a schedule of their own: the one that frees a pre-trained encoder would hardly train
+them. Stop it at any time; started again it goes on.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from runs import Wanted, make_all, medssl, summary
 
 SMALL = ("fit=[64,64]", "crop_size=[64,64]", "network.width=32", "network.stem_pool=false")
 SIMCLR = ("network.name=resnet50", "region=[64,64]", "steps=500", "validate_every=100", "checkpoint_every=50", "seed=1")
-SHORTER = ("steps=340", "freeze_steps=34", "validate_every=34", "checkpoint_every=34")
+SHORTER = ("steps=340", "validate_every=34", "checkpoint_every=34")
+OWN = {"random": ("freeze_steps=0", "schedule=one_cycle"), "simclr": ("freeze_steps=34",)}
 INPUTS = {"whole": (), "roi": ("roi=0.2",)}
 SEEDS = (1, 2)
 TOLD = ("accuracy", "balanced_accuracy", "auc", "log_loss", "f1", "specificity", "precision")
@@ -42,7 +44,7 @@ def main() -> None:
                 "finetune",
                 "tumour_types",
                 folder,
-                [*shared, *SHORTER, *INPUTS[seen], f"encoder={starts[start]}", f"seed={seed}"],
+                [*shared, *SHORTER, *OWN[start], *INPUTS[seen], f"encoder={starts[start]}", f"seed={seed}"],
             )
             for (seen, start, seed), folder in arms.items()
         ],
