@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The trainings of the tests are too small for a second thread; a second process halves their time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: install demo test check bench hippocampus figshare alzheimer clean
+.PHONY: install demo test check bench hippocampus figshare alzheimer tumour_types progression clean
 
 install: $(INSTALLED)
 
@@ -24,29 +26,37 @@ demo: $(INSTALLED)
 	$(BIN)/medssl report runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/views.py
 	$(BIN)/python benchmarks/crops.py
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/step.py
 
 # The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
 hippocampus: $(INSTALLED)
 	$(BIN)/python benchmarks/hippocampus.py $(DATA)
 
-# About an hour each on two cores: make figshare DATA=.mat-files; make alzheimer DATA="alzheimer-folder .mat-files"
+# Half an hour to an hour each on two cores: make figshare DATA=.mat-files; make alzheimer DATA="alzheimer-folder
+# .mat-files"; make tumour_types DATA=.mat-files; make progression DATA=folders-of-patients
 figshare: $(INSTALLED)
 	$(BIN)/python benchmarks/figshare.py $(DATA) --jobs 2
 
 alzheimer: $(INSTALLED)
 	$(BIN)/python benchmarks/alzheimer.py $(DATA) --jobs 2
+
+tumour_types: $(INSTALLED)
+	$(BIN)/python benchmarks/tumour_types.py $(DATA) --jobs 2
+
+progression: $(INSTALLED)
+	$(BIN)/python benchmarks/progression.py $(DATA) --jobs 2
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
