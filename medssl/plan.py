@@ -135,10 +135,14 @@ def differences(settings: Shared) -> list[str]:
         now |= {f"network.{key}": sizes[key] for key in silent if key in sizes}
         before |= {f"network.{key}": network[key] for key in silent if key in network}
     return [
-        f"warning: {key} is {value} here, the encoder was pre-trained with {before[key]}"
+        f"warning: {key} is {_told(value)} here, the encoder was pre-trained with {_told(before[key])}"
         for key, value in now.items()
         if key in before and before[key] != value
     ]
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def adapted_channels(settings: Shared, split: Split, loaded: Report | None) -> list[str]:
