@@ -157,11 +157,11 @@ def test_what_is_cut_is_said_in_plan_summary_report_and_to_the_next_run(
     assert "Judged on regions cut around the mask: a new case needs one too." in page
     assert read_run(same.out).summary["roi"] == 0.2
     whole = classifying(marked, encoder=str(file), roi=None)
-    assert differences(whole) == ["warning: roi is None here, the encoder was pre-trained with 0.2"]
+    assert differences(whole) == ["warning: roi is none here, the encoder was pre-trained with 0.2"]
     old = tmp_path / "old.safetensors"  # of a time without roi: of whole images
     write_weights(old, build_encoder(whole, 1), {"network": whole.network.model_dump()})
     told = differences(classifying(marked, encoder=str(old)))
-    assert told == ["warning: roi is 0.2 here, the encoder was pre-trained with None"]
+    assert told == ["warning: roi is 0.2 here, the encoder was pre-trained with none"]
     assert differences(classifying(marked, encoder=str(old), roi=None)) == []
 
 
