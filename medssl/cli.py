@@ -75,10 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     check = commands.add_parser("check", parents=[shared], help="report every problem of a split in one pass")
-    check.add_argument("split", type=Path, help="the split, a JSON file")
-    check.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
-    check.add_argument("--deep", action="store_true", help="read every voxel as well")
-    check.add_argument("--json", action="store_true", help="write counts and problems to stdout as JSON")
+    check_arguments(check)
     check.set_defaults(run=run_check)
 
     split = commands.add_parser("split", parents=[shared], help="make a split from a folder or a table, by whole patients")
@@ -90,16 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     slices.set_defaults(run=slice_command.run)
 
     pack = commands.add_parser("pack", parents=[shared], help="build the store by hand; the scripts do it on first use")
-    pack.add_argument("split", type=Path, help="the split, a JSON file")
-    pack.add_argument("store", type=Path, metavar="OUT.h5", help="give it to the scripts as store=OUT.h5")
-    pack.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
-    pack.add_argument("--labels", action="store_true", help="pack labels too, for fine-tuning; default: for pre-training")
-    pack.add_argument("--dims", type=int, choices=(2, 3), default=3)
-    pack.add_argument(
-        "--spacing", type=millimetres, nargs="+", metavar="MM", help="one number an axis; default: the images' own"
-    )
-    pack.add_argument("--foreground-above", type=float, metavar="VALUE", help="crop away the border at or below this intensity")
-    pack.add_argument("--workers", type=int, default=2, help="threads")
+    pack_arguments(pack)
     pack.set_defaults(run=run_pack)
 
     synth = commands.add_parser("synth", parents=[shared], help="write a synthetic data set and its split")
@@ -127,6 +115,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     return guarded(lambda: options.run(options), options.debug)
+
+
+def check_arguments(check: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl check`."""
+    check.add_argument("split", type=Path, help="the split, a JSON file")
+    check.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
+    check.add_argument("--deep", action="store_true", help="read every voxel as well")
+    check.add_argument("--json", action="store_true", help="write counts and problems to stdout as JSON")
+
+
+def pack_arguments(pack: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl pack`."""
+    pack.add_argument("split", type=Path, help="the split, a JSON file")
+    pack.add_argument("store", type=Path, metavar="OUT.h5", help="give it to the scripts as store=OUT.h5")
+    pack.add_argument("--data-root", type=Path, help="folder that the split's paths start from")
+    pack.add_argument("--labels", action="store_true", help="pack labels too, for fine-tuning; default: for pre-training")
+    pack.add_argument("--dims", type=int, choices=(2, 3), default=3)
+    pack.add_argument(
+        "--spacing", type=millimetres, nargs="+", metavar="MM", help="one number an axis; default: the images' own"
+    )
+    pack.add_argument("--foreground-above", type=float, metavar="VALUE", help="crop away the border at or below this intensity")
+    pack.add_argument("--workers", type=int, default=2, help="threads")
 
 
 def rates_arguments(rates: argparse.ArgumentParser) -> None:

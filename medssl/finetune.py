@@ -34,12 +34,7 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
     compute, problems = choose(settings), Gathering()
     with problems:
         RunFolder.check(settings, "finetune", resume)
-    split = labelled_split(settings)
-    with problems:
-        task = task_class(split.task)(settings, split)
-    with problems:
-        _, store = load_data(settings, parts_of(settings), labels=True)
-    problems.raise_any()
+    split, task, store = prepared(settings, problems)
     seen = seen_before(settings, [store.entries[case.id] for case in split.part(settings.judge)])
     if seen and not settings.allow_seen:
         raise InputError(seen)
@@ -54,6 +49,17 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
         run.say(line)
     progress = train(run, settings, compute, training_of(settings, compute, split, store, task))
     finish(run, settings, compute, split, store, task, progress, warnings)
+
+
+def prepared(settings: Finetune, problems: Gathering) -> tuple[Split, Task, Store]:
+    """Read the split, build the task, pack the data; raises InputError with every problem, those gathered before too."""
+    split = labelled_split(settings)
+    with problems:
+        task = task_class(split.task)(settings, split)
+    with problems:
+        _, store = load_data(settings, parts_of(settings), labels=True)
+    problems.raise_any()
+    return split, task, store
 
 
 def labelled_split(settings: Finetune) -> Split:

@@ -49,6 +49,20 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     compute, problems = choose(settings), Gathering()
     with problems:
         RunFolder.check(settings, "pretrain", resume)
+    split, method, loaded, store = prepared(settings, problems)
+    method.to(compute.device)
+    run = RunFolder.open(settings, "pretrain", resume)
+    run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
+    for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
+        run.say(line)
+    if loaded:
+        run.say(f"encoder {settings.encoder}: {loaded}")
+    progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
+    finish(run, settings, compute, split, store, method, progress, loaded)
+
+
+def prepared(settings: Pretrain, problems: Gathering) -> tuple[Split, Method, Report | None, Store]:
+    """Read the split, build the method, pack the data; raises InputError with every problem, those gathered before too."""
     split = split_of(settings)
     encoder = build_encoder(settings, split.channels)
     with problems:
@@ -60,15 +74,7 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     with problems:
         _, store = load_data(settings, PARTS, labels=False)
     problems.raise_any()
-    method.to(compute.device)
-    run = RunFolder.open(settings, "pretrain", resume)
-    run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
-    for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
-        run.say(line)
-    if loaded:
-        run.say(f"encoder {settings.encoder}: {loaded}")
-    progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
-    finish(run, settings, compute, split, store, method, progress, loaded)
+    return split, method, loaded, store
 
 
 def method_of(settings: Pretrain, encoder: Encoder) -> Method:

@@ -22,22 +22,16 @@ from ignite.engine import Engine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from medssl import finetune, pretrain
 from medssl.atomic import write_atomically
 from medssl.config import Finetune, Pretrain, Shared
-from medssl.data import load_data, split_of
 from medssl.device import Compute, choose
 from medssl.engine import Training, step_function
-from medssl.finetune import labelled_split, parts_of
-from medssl.finetune import training_of as finetuning_of
 from medssl.optimisers import optimiser_of
-from medssl.plan import build_encoder, start_encoder
-from medssl.pretrain import PARTS, check_parts, method_of
-from medssl.pretrain import training_of as pretraining_of
 from medssl.problems import Gathering, NotFiniteError, RunError
 from medssl.reports.charts import rate_curve
 from medssl.run_folder import refuse_strangers
 from medssl.schedules import Pace, pace_at
-from medssl.tasks import task_class
 
 SMOOTHING = 0.98  # of the loss, without the bias of its start
 DIVERGED = 4.0  # times the best smoothed loss
@@ -84,25 +78,12 @@ def find_rates(settings: Shared, low: float, high: float, count: int) -> tuple[S
 
 def prepared(settings: Shared, compute: Compute) -> Training:
     """Build what the run would train, on its data; raises InputError with every problem."""
-    problems = Gathering()
     if isinstance(settings, Pretrain):
-        encoder = build_encoder(settings, split_of(settings).channels)
-        with problems:
-            start_encoder(encoder, settings)
-            method = method_of(settings, encoder)
-            check_parts(settings, split_of(settings))
-        with problems:
-            split, store = load_data(settings, PARTS, labels=False)
-        problems.raise_any()
-        return pretraining_of(settings, compute, split, store, method.to(compute.device))
+        split, method, _, store = pretrain.prepared(settings, Gathering())
+        return pretrain.training_of(settings, compute, split, store, method.to(compute.device))
     assert isinstance(settings, Finetune)
-    labelled = labelled_split(settings)
-    with problems:
-        task = task_class(labelled.task)(settings, labelled)
-    with problems:
-        _, store = load_data(settings, parts_of(settings), labels=True)
-    problems.raise_any()
-    return finetuning_of(settings, compute, labelled, store, task)
+    split, task, store = finetune.prepared(settings, Gathering())
+    return finetune.training_of(settings, compute, split, store, task)
 
 
 def try_rates(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from breaking import broken_off
 from fabricated_runs import classification_run, finetune_run
 from phantoms import CLASSES, make_classes
 
@@ -19,7 +20,7 @@ from medssl.data import load_data
 from medssl.device import choose
 from medssl.finetune import finetune, labelled_split
 from medssl.plan import build_encoder
-from medssl.problems import InputError, RunError
+from medssl.problems import InputError
 from medssl.reports.report import write_report
 from medssl.scores.classes import read_predictions
 from medssl.tasks.centre import centre_crop
@@ -126,17 +127,8 @@ def test_a_run_that_breaks_and_resumes_equals_one_that_does_not(
 ) -> None:
     straight, broken = (classifying(network=RESNET, freeze_steps=3, out=tmp_path / name) for name in ("straight", "broken"))
     finetune(straight)
-    calls, loss = iter(range(10)), Classification.loss
-
-    def failing(self: Classification, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        if next(calls) == 4:
-            raise RunError("broken off")
-        return loss(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classification, "loss", failing)
-        with pytest.raises(RunError, match="broken off"):
-            finetune(broken)
+    with broken_off(Classification, 5, monkeypatch):
+        finetune(broken)
     finetune(broken, resume=True)
     models = [checkpoint.load(run.out / "checkpoint_latest.pt")["model"] for run in (straight, broken)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

@@ -299,7 +299,9 @@ def test_other_cases_of_a_patient_are_no_negatives() -> None:
 # --- runs
 
 
-def stopped_and_resumed(settings: Callable[[Path], Pretrain], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_resumed_equals_straight(
+    settings: Callable[[Path], Pretrain], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Train straight, and broken off at step 6 with a checkpoint of step 4: the same lines and the same state."""
     straight, broken = settings(tmp_path / "straight"), settings(tmp_path / "broken")
     pretrain(straight)
@@ -337,7 +339,7 @@ def test_a_run_that_breaks_and_resumes_equals_one_that_does_not(
     swav = {"queue": 8, "queue_after": 5, "freeze_prototypes": 5, "local_views": 1}
     network = RESNET if name == "simclr" else VIT  # with the statistics of batch norms
     method = swav if name == "swav" else {}
-    stopped_and_resumed(lambda out: flat(name, method, network=network, steps=8, out=out), tmp_path, monkeypatch)
+    assert_resumed_equals_straight(lambda out: flat(name, method, network=network, steps=8, out=out), tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("no_report")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from breaking import broken_off
 from fabricated_runs import regression_run
 from phantoms import make_radii
 
@@ -16,7 +17,7 @@ from medssl.comparison.compare import answer, compare_runs, table
 from medssl.config import Finetune
 from medssl.estimate import estimate
 from medssl.finetune import finetune, labelled_split
-from medssl.problems import InputError, RunError
+from medssl.problems import InputError
 from medssl.reports.number_pictures import residual_figure, scatter_figure, spread_sideways
 from medssl.reports.report import write_report
 from medssl.runs import read_run
@@ -113,17 +114,8 @@ def test_a_run_that_breaks_and_resumes_equals_one_that_does_not(
 ) -> None:
     straight, broken = (regressing(out=tmp_path / name, validate_every=6) for name in ("straight", "broken"))
     finetune(straight)
-    calls, loss = iter(range(10)), Regression.loss
-
-    def failing(self: Regression, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        if next(calls) == 4:
-            raise RunError("broken off")
-        return loss(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Regression, "loss", failing)
-        with pytest.raises(RunError, match="broken off"):
-            finetune(broken)
+    with broken_off(Regression, 5, monkeypatch):
+        finetune(broken)
     finetune(broken, resume=True)
     models = [checkpoint.load(run.out / "checkpoint_latest.pt")["model"] for run in (straight, broken)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

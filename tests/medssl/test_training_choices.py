@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from breaking import broken_off
 from phantoms import make_classes
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from medssl.average import Average
 from medssl.config import Finetune, Pretrain
 from medssl.finetune import finetune
 from medssl.pretrain import pretrain
-from medssl.problems import InputError, RunError
+from medssl.problems import InputError
 from medssl.progressive import Resizing, size_at
 from medssl.synth import make_dataset
 from medssl.tasks.classification import Classification
@@ -70,17 +71,8 @@ def test_a_run_of_every_choice_that_breaks_equals_one_that_does_not(
         classifying(**EVERYTHING, steps=7, validate_every=3, out=tmp_path / name) for name in ("straight", "broken")
     )
     finetune(straight)
-    calls, loss = iter(range(1, 10)), Classification.loss
-
-    def failing(self: Classification, batch: dict[str, Any]) -> dict[str, Tensor]:
-        if next(calls) == broken_at:
-            raise RunError("broken off")
-        return loss(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classification, "loss", failing)
-        with pytest.raises(RunError, match="broken off"):
-            finetune(broken)
+    with broken_off(Classification, broken_at, monkeypatch):
+        finetune(broken)
     finetune(broken, resume=True)
     assert f"going on after step {2 * ((broken_at - 1) // 2)}" in (broken.out / "log.txt").read_text()
     assert metrics(straight.out) == metrics(broken.out)
