@@ -25,9 +25,10 @@ from torch.nn import functional
 
 from medssl.config import Pretrain
 from medssl.device import choose
-from medssl.engine import Training, step_function
 from medssl.methods.recon_contrast import ReconContrast
 from medssl.optimisers import optimiser_of, parameter_groups
+from medssl.step import Step
+from medssl.training import Training
 from networks import build_encoder
 
 TEMPERATURE, RATE = 0.05, 1e-4
@@ -120,10 +121,9 @@ def ours(image: Tensor, views: list[Tensor], device: str, float32: bool, threads
     method.to(compute.device)
     groups = parameter_groups([(method, 1.0)])
     training = Training(method, groups, method, lambda start: [], None, "val_l1", False)
-    step = step_function(settings, compute, training, optimiser_of(settings, groups))
+    step = Step(settings, compute, training, optimiser_of(settings, groups))
     batch = {"image": image, "view_0": views[0], "view_1": views[1], "id": [""], "data_hash": [""]}
-    engine: Any = type("Engine", (), {"state": type("State", (), {"iteration": 1, "data_s": 0.0})})
-    return lambda: float(step(engine, batch)["loss"])
+    return lambda: float(step(1, batch)["loss"])
 
 
 def take_over(autoencoder: nn.Module, reference: nn.Module) -> None:

@@ -8,8 +8,9 @@ import json
 import logging
 import math
 import signal
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,36 +18,17 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from torch import Tensor, nn
 
 from medssl import checkpoint
 from medssl.average import Average
-from medssl.config import FineTune, OneCycle, Shared
+from medssl.config import Shared
 from medssl.device import Compute
-from medssl.optimisers import optimiser_of, set_pace
-from medssl.problems import NotFiniteError
+from medssl.optimisers import optimiser_of
 from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
-from medssl.schedules import Pace, pace_at
+from medssl.step import Step
 from medssl.stopping import Stopped
-
-Batch = dict[str, Any]
-
-
-@dataclass
-class Training:
-    """What the engine needs to know of a task."""
-
-    model: nn.Module
-    groups: list[dict[str, Any]]  # parameter groups of the optimiser, each with its `scale` of the rate
-    loss: Callable[[Batch], dict[str, Tensor]]  # "loss" and its parts
-    batches: Callable[[int], Iterable[Batch]]  # the batches from a step on
-    validate: Callable[[], dict[str, float]] | None
-    watched: str  # the validation figure that selects the best checkpoint
-    higher_is_better: bool
-    transform: Callable[[Batch], Batch] | None = None  # views or augmentation of one crop
-    warnings: Callable[[dict[str, Any]], list[str]] = lambda figures: []  # of a step and its validation
-    before_step: Callable[[int], None] = lambda step: None
+from medssl.training import Batch, Training
 
 
 @dataclass
@@ -80,7 +62,8 @@ def train_on(
     average: Average, progress: Progress,
 ) -> None:  # fmt: skip
     """Train from the step that `progress` stands at to the last; raises as `train`."""
-    trainer = Engine(step_function(settings, compute, training, optimiser))
+    step = Step(settings, compute, training, optimiser)
+    trainer = Engine(lambda engine, batch: step(engine.state.iteration, batch) | {"data_s": round(engine.state.data_s, 5)})
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
     trainer.logger.setLevel(logging.CRITICAL)  # the command line says once why a run ended
     add_clock(trainer)
@@ -115,62 +98,14 @@ def train_on(
     run.path("progress.png").write_bytes(curves(run.metrics()))
 
 
-def step_function(
-    settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer,
-    pace: Callable[[int], Pace] | None = None,
-) -> Callable[[Engine, Batch], dict[str, Any]]:  # fmt: skip
-    """Make the function of one training step: batch in, metrics of the step out; `pace` replaces that of the settings."""
-    opposed = isinstance(settings.schedule, OneCycle | FineTune)  # momentum varies against the rate
-    parameters = [p for group in training.groups for p in group["params"]]
-
-    def step(engine: Engine, batch: Batch) -> dict[str, Any]:
-        began = time.perf_counter()
-        number = engine.state.iteration
-        torch.manual_seed(settings.seed * 1_000_003 + number)
-        training.model.train()
-        training.before_step(number)
-        now = pace(number) if pace else pace_at(settings, number)
-        set_pace(optimiser, now)
-        with compute.context():
-            parts = training.loss(to_device(batch, compute.device))
-        optimiser.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
-        values = {name: value.item() for name, value in parts.items()}
-        if not math.isfinite(values["loss"]) or not torch.isfinite(norm):
-            found = f"loss {values['loss']}, gradient norm {norm.item()}"
-            raise NotFiniteError(
-                f"step {number}: found {found}, expected finite numbers; cases of the batch: {', '.join(batch['id'])}"
-            )
-        optimiser.step()
-        seconds = time.perf_counter() - began
-        told = {
-            "lr": now.rate,
-            **({"momentum": now.momentum} if opposed else {}),
-            "grad_norm": norm.item(),
-            "data_hash": "".join(batch["data_hash"]),
-            "step_s": round(seconds, 5),
-        }
-        return values | told | {"data_s": round(engine.state.data_s, 5)}
-
-    return step
-
-
 def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
     """Time whole training steps on one batch, after one that warms up; the median of the others.
 
     They are the last of the run, in which all that ever is trained at all is, on crops of full size.
     """
-    engine = Engine(lambda engine, batch: None)
-    engine.state.data_s = 0.0
-    step = step_function(settings, compute, training, optimiser_of(settings, training.groups))
-    times = []
-    for before_last in range(steps, -1, -1):
-        engine.state.iteration = max(settings.steps - before_last, 1)
-        began = time.perf_counter()
-        step(engine, batch)
-        times.append(time.perf_counter() - began)
-    return sorted(times[1:])[len(times[1:]) // 2]
+    step = Step(settings, compute, training, optimiser_of(settings, training.groups))
+    times: list[float] = [step(max(settings.steps - before_last, 1), batch)["step_s"] for before_last in range(steps, -1, -1)]
+    return statistics.median(times[1:])
 
 
 def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer, average: Average) -> Progress:
@@ -232,11 +167,6 @@ def add_clock(trainer: Engine) -> None:
 def shown(output: dict[str, Any]) -> dict[str, str]:
     """What the progress bar shows: loss, and data time and compute time apart."""
     return {"loss": f"{output['loss']:.4f}", "data": f"{output['data_s']:.2f}s", "step": f"{output['step_s']:.2f}s"}
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move the tensors of a batch."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def write_line(file: Any, line: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from medssl.config import Finetune, Pretrain, Shared
 from medssl.data import geometry_of, header_problems, split_of, store_path
 from medssl.device import Compute, choose
-from medssl.engine import Batch, Training, step_seconds
+from medssl.engine import step_seconds
 from medssl.finetune import labelled_split
 from medssl.finetune import training_of as finetuning_of
 from medssl.loaders import Crops
@@ -23,6 +23,7 @@ from medssl.problems import InputError
 from medssl.splits import Case, Split
 from medssl.store import Entry, Extent, Store
 from medssl.tasks import task_class
+from medssl.training import Batch, Training
 
 TIMED_STEPS = 3
 

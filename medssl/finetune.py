@@ -11,7 +11,7 @@ from medssl.config.networks import title_of
 from medssl.data import load_data, split_of, split_warnings
 from medssl.depth import scaled_parts
 from medssl.device import Compute, choose
-from medssl.engine import Progress, Training, train
+from medssl.engine import Progress, train
 from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
 from medssl.modalities import lacking, lacking_lines
@@ -27,6 +27,7 @@ from medssl.store import Store
 from medssl.subsets import take_labelled
 from medssl.tasks import refuse_foreign, task_class
 from medssl.tasks.task import Task
+from medssl.training import Training
 
 
 def finetune(settings: Finetune, resume: bool = False) -> None:

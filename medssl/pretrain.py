@@ -15,7 +15,7 @@ from medssl.config import JointViews, Pretrain
 from medssl.data import load_data, split_of, split_warnings
 from medssl.device import Compute, choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
-from medssl.engine import Batch, Progress, Training, to_device, train
+from medssl.engine import Progress, train
 from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
 from medssl.methods import method_class
 from medssl.methods.method import Method
@@ -36,6 +36,7 @@ from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
+from medssl.training import Batch, Training, to_device
 from networks.features import Encoder
 from networks.transfer import Report
 
@@ -110,7 +111,9 @@ def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list
     what = "labels" if settings.reads_labels else "masks"
     read = [f"warning: {what} of the pre-training cases are read: this is no label-free pre-training"]
     adapted = adapted_channels(settings, split, loaded)
-    return split_warnings(split) + differences(settings) + adapted + read * (not settings.label_free)
+    parts = f"the crops of a step are compared within parts of {settings.part_size}: accumulate adds no negatives"
+    compared = settings.accumulate > 1 and settings.method.name not in ("masked", "mae")
+    return split_warnings(split) + differences(settings) + adapted + read * (not settings.label_free) + [parts] * compared
 
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:

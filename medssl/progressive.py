@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medssl.config import Shared
-from medssl.engine import Batch
+from medssl.training import Batch
 
 
 def size_at(settings: Shared, step: int) -> list[int]:

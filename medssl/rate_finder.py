@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ignite.engine import Engine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -26,12 +25,13 @@ from medssl import finetune, pretrain
 from medssl.atomic import write_atomically
 from medssl.config import Finetune, Pretrain, Shared
 from medssl.device import Compute, choose
-from medssl.engine import Training, step_function
 from medssl.optimisers import optimiser_of
 from medssl.problems import Gathering, NotFiniteError, RunError
 from medssl.reports.charts import rate_curve
 from medssl.run_folder import refuse_strangers
 from medssl.schedules import Pace, pace_at
+from medssl.step import Step
+from medssl.training import Training
 
 SMOOTHING = 0.98  # of the loss, without the bias of its start
 DIVERGED = 4.0  # times the best smoothed loss
@@ -92,14 +92,12 @@ def try_rates(
     """Take a step with each rate, of a network as it is in the first step of a run, until the loss diverges."""
     momentum = pace_at(settings, 1).momentum
     first = replace(training, before_step=lambda step: training.before_step(1))  # frozen what is frozen then, at that size
-    engine, losses = Engine(lambda engine, batch: None), list[float]()
-    engine.state.data_s = 0.0
-    step = step_function(settings, compute, first, optimiser, lambda number: Pace(rates[number - 1], momentum))
+    losses = list[float]()
+    step = Step(settings, compute, first, optimiser, lambda number: Pace(rates[number - 1], momentum))
     with restored(training, optimiser):
         for number, batch in enumerate(tqdm(training.batches(0), total=len(rates), desc="rates", disable=None), 1):
-            engine.state.iteration = number
             try:
-                losses.append(step(engine, batch)["loss"])
+                losses.append(step(number, batch)["loss"])
             except NotFiniteError:
                 break
             if diverged(losses) or number == len(rates):

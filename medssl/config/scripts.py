@@ -66,6 +66,9 @@ class Shared(Table):
     seed: int = Field(0, ge=0, description="of everything random")
     steps: int = Field(ge=1, description="training steps")
     batch_size: int = Field(ge=1, description="crops a step, over all ranks")
+    accumulate: int = Field(
+        1, ge=1, description="parts that a batch is computed in, for less memory; a part's crops are compared with each other"
+    )
     crops_per_case: int = Field(1, ge=1, description="crops taken from a case while it is at hand; divides batch_size")
     workers: int = Field(2, ge=0, le=64, description="processes that prepare data")
     threads: int | None = Field(None, ge=1, description="CPU threads of a step; default: all cores")
@@ -119,6 +122,8 @@ class Shared(Table):
 
     @model_validator(mode="after")
     def fitting(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate: found {self.accumulate}, expected a divisor of batch_size {self.batch_size}")
         if self.batch_size % self.crops_per_case:
             raise ValueError(
                 f"batch_size: found {self.batch_size}, expected a multiple of crops_per_case {self.crops_per_case}"
@@ -138,8 +143,8 @@ class Shared(Table):
             )
         if any(size % part for size, part in zip(self.crop_size, unit, strict=True)):
             raise ValueError(f"crop_size: found {self.crop_size}, expected multiples of {unit}")
-        if isinstance(self.network, ResNetSettings) and self.batch_size == 1 and self.crop_size == unit:
-            raise ValueError(f"batch_size: found 1, expected at least 2 for the batch norms of {self.network.name}")
+        if isinstance(self.network, ResNetSettings) and self.part_size == 1 and self.crop_size == unit:
+            raise ValueError(f"{self.part_name}: found 1, expected at least 2 for the batch norms of {self.network.name}")
         return self
 
     @model_validator(mode="after")
@@ -151,6 +156,16 @@ class Shared(Table):
             if self.momentum != type(self).model_fields["momentum"].default:
                 raise ValueError(f"momentum: found {self.momentum}, expected schedule.momentum with schedule {name}")
         return self
+
+    @property
+    def part_size(self) -> int:
+        """Crops that pass the network together in training, over all ranks."""
+        return self.batch_size // self.accumulate
+
+    @property
+    def part_name(self) -> str:
+        """What `part_size` is made of, for messages."""
+        return "batch_size" if self.accumulate == 1 else "batch_size / accumulate"
 
     @property
     def sizes(self) -> list[list[int]]:
@@ -205,8 +220,8 @@ class Pretrain(Shared):
         if self.network.name not in networks_for(name):
             expected = f"one of {', '.join(networks_for(name))} for the method {name}"
             raise ValueError(f"network: found {self.network.name}, expected {expected}")
-        if name not in ("masked", "mae") and self.batch_size < 2:
-            raise ValueError(f"batch_size: found 1, expected at least 2 for {name}, which compares the crops of a batch")
+        if name not in ("masked", "mae") and self.part_size < 2:
+            raise ValueError(f"{self.part_name}: found 1, expected at least 2 for {name}, which compares the crops of a batch")
         for field, size in self.method:
             if field.endswith("_size") and isinstance(size, list) and len(size) != self.spatial_dims:
                 raise ValueError(f"method.{field}: found {size}, expected {self.spatial_dims} numbers, one for each axis")
@@ -227,11 +242,11 @@ class Pretrain(Shared):
         method = self.method
         if not isinstance(method, SwAVSettings):
             return self
-        if method.prototypes > self.batch_size + method.queue:
-            most = f"{self.batch_size + method.queue}, batch_size + method.queue"
+        if method.prototypes > self.part_size + method.queue:
+            most = f"{self.part_size + method.queue}, {self.part_name} + method.queue"
             raise ValueError(f"method.prototypes: found {method.prototypes}, expected at most {most}")
-        if method.queue % self.batch_size:
-            raise ValueError(f"method.queue: found {method.queue}, expected a multiple of batch_size {self.batch_size}")
+        if method.queue % self.part_size:
+            raise ValueError(f"method.queue: found {method.queue}, expected a multiple of {self.part_name} {self.part_size}")
         patch = self.network.patch_size if isinstance(self.network, ViTSettings) else [1] * self.spatial_dims
         if method.local_views and any(n % p for n, p in zip(self.local_size, patch, strict=True)):
             raise ValueError(f"method.local_size: found {self.local_size}, expected multiples of the patch {patch}")
@@ -333,8 +348,8 @@ class Finetune(Shared):
 
     @model_validator(mode="after")
     def norms_in_the_head(self) -> Self:
-        if self.head == "mlp" and self.batch_size == 1:
-            raise ValueError("batch_size: found 1, expected at least 2 for the batch norms of head=mlp")
+        if self.head == "mlp" and self.part_size == 1:
+            raise ValueError(f"{self.part_name}: found 1, expected at least 2 for the batch norms of head=mlp")
         return self
 
     @model_validator(mode="after")
@@ -369,7 +384,7 @@ class Finetune(Shared):
             if size == larger or any(n > m for n, m in zip(size, larger, strict=False)):
                 expected = "a smaller size than crop_size" if k + 2 == len(self.sizes) else "sizes that rise, so one below"
                 raise ValueError(f"{found} {expected} {larger}")
-            single = self.batch_size == 1 or isinstance(self.network, UNetSettings)  # batch norms see other images too
+            single = self.part_size == 1 or isinstance(self.network, UNetSettings)  # batch norms see other images too
             if size == self.unit and single and not isinstance(self.network, ViTSettings):
                 raise ValueError(f"{found} more than {self.unit} for the norms of {self.network.name}")
         return self

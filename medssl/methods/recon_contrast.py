@@ -66,4 +66,4 @@ class ReconContrast(Restoring):
     @staticmethod
     def chance(settings: Pretrain) -> dict[str, float]:
         """The contrastive loss of a network that cannot tell the pairs apart."""
-        return {"nt_xent": nt_xent_chance(settings.batch_size)}
+        return {"nt_xent": nt_xent_chance(settings.part_size)}

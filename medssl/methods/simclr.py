@@ -26,4 +26,4 @@ class SimCLR(TwoViews):
     @staticmethod
     def chance(settings: Pretrain) -> dict[str, float]:
         """The loss of a network that cannot tell the pairs apart."""
-        return {"loss": nt_xent_chance(settings.batch_size)}
+        return {"loss": nt_xent_chance(settings.part_size)}

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from medssl.atomic import atomic_path, write_atomically
 from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
-from medssl.engine import Batch
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem
 from medssl.run_folder import RunFolder
@@ -30,6 +29,7 @@ from medssl.tasks.centre import class_of, outputs
 from medssl.tasks.pixels import judge_pixels
 from medssl.tasks.probabilities import log_probabilities
 from medssl.tasks.shown import looker, shown_cases
+from medssl.training import Batch
 from networks.heads import Classifier
 from networks.saliency import Score, evidence, probability
 from transforms.augment import augment_image

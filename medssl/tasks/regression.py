@@ -17,7 +17,6 @@ from tqdm import tqdm
 from medssl.atomic import atomic_path, write_atomically
 from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
-from medssl.engine import Batch
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem
@@ -29,6 +28,7 @@ from medssl.tasks.centre import number_of, outputs
 from medssl.tasks.pixels import judge_number_pixels
 from medssl.tasks.shown import looker, shown_cases
 from medssl.tasks.targets import scale_of
+from medssl.training import Batch
 from networks.heads import Classifier
 from transforms.augment import augment_image
 from transforms.mixup import draw_mix

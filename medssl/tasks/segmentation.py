@@ -15,7 +15,6 @@ from tqdm import tqdm
 from medssl.atomic import atomic_path, write_atomically
 from medssl.config import Finetune, ResNetSettings, UNetSettings
 from medssl.device import Compute
-from medssl.engine import Batch
 from medssl.evaluate import evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import whole_images
 from medssl.losses import at_least_float32
@@ -24,6 +23,7 @@ from medssl.run_folder import RunFolder
 from medssl.scores.voxels import scores_csv, summarise
 from medssl.splits import Split
 from medssl.store import Store
+from medssl.training import Batch
 from networks import builder
 from networks.fcn import FCN
 from networks.features import Encoder

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from medssl.config import Finetune
 from medssl.device import Compute
-from medssl.engine import Batch
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
+from medssl.training import Batch
 from networks.features import Encoder
 from networks.transfer import Report
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from medssl.cli import main
 from medssl.config import Finetune, Pretrain
 from medssl.device import choose
-from medssl.engine import Training
 from medssl.optimisers import optimiser_of, parameter_groups
 from medssl.rate_finder import Search, geometric, prepared, smooth, try_rates
+from medssl.training import Training
 
 
 def test_a_parabola_is_left_behind_above_its_largest_stable_rate(pretraining: Callable[..., Pretrain]) -> None:
