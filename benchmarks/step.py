@@ -122,7 +122,7 @@ def ours(image: Tensor, views: list[Tensor], device: str, float32: bool, threads
     groups = parameter_groups([(method, 1.0)])
     training = Training(method, groups, method, lambda start: [], None, "val_l1", False)
     step = Step(settings, compute, training, optimiser_of(settings, groups))
-    batch = {"image": image, "view_0": views[0], "view_1": views[1], "id": [""], "data_hash": [""]}
+    batch = {"image": image, "view_0": views[0], "view_1": views[1], "id": [""] * len(image), "data_hash": [""]}
     return lambda: float(step(1, batch)["loss"])
 
 

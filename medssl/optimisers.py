@@ -50,11 +50,11 @@ def optimiser_of(settings: Shared, groups: Groups) -> Optimizer:
     """Build the optimiser of the settings over parameter groups; Adam decays by the gradient, AdamW by the weight itself."""
     s = settings
     if s.optimiser == "sgd":
-        return SGD(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
+        return SGD(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, fused=True)
     if s.optimiser == "lars":
         return LARS(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
     kind = AdamW if s.optimiser == "adamw" else Adam
-    return kind(groups, lr=s.lr, betas=(s.momentum, s.beta2), weight_decay=s.weight_decay)
+    return kind(groups, lr=s.lr, betas=(s.momentum, s.beta2), weight_decay=s.weight_decay, fused=True)
 
 
 def parameter_groups(parts: Iterable[tuple[nn.Module, float]]) -> Groups:
@@ -70,6 +70,16 @@ def parameter_groups(parts: Iterable[tuple[nn.Module, float]]) -> Groups:
         rest = [p for name, p in fresh if p.ndim <= 1 or name.endswith(UNDECAYED)]
         groups += [{"params": decayed, "scale": scale}, {"params": rest, "scale": scale, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float | None) -> float:
+    """Scale gradients down to a norm of `most`; gives the norm that they had. Without `most` they are only read."""
+    there = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in there if p.grad is not None])
+    if most is not None:
+        nn.utils.clip_grads_with_norm_(there, most, norm)
+    return float(norm)
 
 
 def set_pace(optimiser: Optimizer, pace: Pace) -> None:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from medssl.config import FineTune, OneCycle, Shared
 from medssl.device import Compute
-from medssl.optimisers import set_pace
+from medssl.optimisers import clip_gradients, set_pace
 from medssl.problems import NotFiniteError
 from medssl.schedules import Pace, pace_at
 from medssl.stopwatch import Stopwatch
@@ -43,7 +42,7 @@ class Step:
         set_pace(self.optimiser, now)
         self.optimiser.zero_grad(set_to_none=True)
         values = self.gradients(to_device(batch, self.compute.device), watch)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf).item()
+        norm = clip_gradients(self.parameters, self.settings.clip)
         self.refuse_non_finite(number, values["loss"], norm, batch)
         self.optimiser.step()
         watch.lap("optimiser_s")

@@ -12,6 +12,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from networks.features import Encoder, refuse_partial_positions
+from networks.products import lay, lift
 from networks.vit import ViT
 
 
@@ -25,7 +26,7 @@ class ViTAutoEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         factors = [two_factors(size) for size in encoder.patch_size]
-        first, second = ([pair[k] for pair in factors] for k in (0, 1))
+        first, second = self.factors = [[pair[k] for pair in factors] for k in (0, 1)]
         transposed = Conv[Conv.CONVTRANS, len(factors)]
         self.decoder = nn.Sequential(
             transposed(encoder.hidden_size, decoder_channels, kernel_size=first, stride=first),
@@ -33,9 +34,10 @@ class ViTAutoEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens, _ = self.encoder(x)
-        reconstruction: Tensor = self.decoder(self.encoder.to_map(tokens, self.encoder.grid_of(x)))
-        return reconstruction
+        restored, _ = self.encoder(x)
+        for layer in self.decoder:
+            restored = lift(layer, restored)
+        return lay(restored, self.encoder.grid_of(x), *self.factors)
 
 
 class ConvAutoEncoder(nn.Module):

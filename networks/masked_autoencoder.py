@@ -12,7 +12,7 @@ from einops import rearrange
 from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor, nn
 
-from networks.vit import ViT, freeze_unused, hidden_states
+from networks.vit import ViT, hidden_states, prepare
 
 
 class MaskedAutoEncoder(nn.Module):
@@ -45,7 +45,7 @@ class MaskedAutoEncoder(nn.Module):
         self.register_buffer("positions", sincos_positions(encoder.grid, decoder_width), persistent=False)
         blocks = [TransformerBlock(decoder_width, 4 * decoder_width, decoder_heads) for _ in range(decoder_layers)]
         self.blocks = nn.ModuleList(blocks)
-        freeze_unused(self.blocks)
+        prepare(self.blocks)
         self.norm = nn.LayerNorm(decoder_width)
         self.head = nn.Linear(decoder_width, prod(encoder.patch_size) * encoder.in_channels)
 
@@ -64,9 +64,7 @@ class MaskedAutoEncoder(nn.Module):
 
     def encode_kept(self, x: Tensor, kept: Tensor) -> Tensor:
         """Encode the patches number `kept` (b, k) of images, all others unseen: (b, k, e)."""
-        tokens = self.encoder.embed(x)
-        visible = tokens.gather(1, kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        return self.encoder.encode(visible)[0]
+        return self.encoder.encode(self.encoder.embed(x, kept))[0]
 
     def decode(self, latent: Tensor, kept: Tensor) -> Tensor:
         """Predict all patches (b, n, p * c) from the encoded ones (b, k, e) and their numbers (b, k)."""

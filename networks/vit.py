@@ -12,13 +12,15 @@ import torch
 from monai.networks.nets import ViT as MonaiViT
 from torch import Tensor
 
+from networks.block import Block
 from networks.features import Encoder, Features, normaliser
+from networks.products import cut, embed
 
-__all__ = ["Features", "ViT", "freeze_unused", "hidden_states", "resize_positions"]
+__all__ = ["Features", "ViT", "hidden_states", "prepare", "resize_positions"]
 
 
 class ViT(MonaiViT, Encoder):  # type: ignore[misc]
-    """MONAI's ViT with its grid remembered, fused attention where it is faster, and `features`.
+    """MONAI's ViT with its grid remembered, its blocks computed by `Block`, and `features`.
 
     The keys are exactly those of `monai.networks.nets.ViT`. There is no class token: the pooled vector is the mean
     of the normalised tokens. Images of another size than `image_size` get interpolated position embeddings.
@@ -63,7 +65,7 @@ class ViT(MonaiViT, Encoder):  # type: ignore[misc]
         self.grid = tuple(i // p for i, p in zip(image_size, patch_size, strict=True))
         self.halfway = 1 + layers // 2
         self.normalise = normaliser(normalise, in_channels, self.spatial_dims)
-        freeze_unused(self.blocks)
+        prepare(self.blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encode images (b, c, *space) into normalised tokens (b, n, e) and the hidden tokens of every block."""
@@ -79,13 +81,18 @@ class ViT(MonaiViT, Encoder):  # type: ignore[misc]
         """The patch and position embedding, every block, the last norm."""
         return [self.patch_embedding, *self.blocks, self.norm]
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Cut images (b, c, *space) into tokens (b, n, e) with their positions added; space in multiples of the patch."""
+    def embed(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Cut images (b, c, *space) into tokens (b, n, e) with their positions added; space in multiples of the patch.
+
+        With `kept` (b, k) only the patches of these numbers become tokens: (b, k, e).
+        """
         grid, positions = self.grid_of(x), self.patch_embedding.position_embeddings
         if grid != self.grid:
             positions = resize_positions(positions, self.grid, grid)
-        patches: Tensor = self.patch_embedding.patch_embeddings(self.normalise(x))
-        tokens: Tensor = patches.flatten(2).transpose(1, 2) + positions
+        patches = cut(self.normalise(x), self.patch_size)
+        if kept is not None:
+            patches, positions = (chosen(rows, kept) for rows in (patches, positions.expand(len(x), -1, -1)))
+        tokens: Tensor = embed(self.patch_embedding.patch_embeddings, patches) + positions
         return tokens
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -111,23 +118,27 @@ class ViT(MonaiViT, Encoder):  # type: ignore[misc]
 
 
 def hidden_states(blocks: Iterable[Any], tokens: Tensor) -> list[Tensor]:
-    """Pass tokens (b, n, e) through transformer blocks and keep what each gives.
-
-    Attention is fused on a GPU only: on a CPU it took 1.5 to 1.8 times as long, forward and backward. (There is no
-    dropout, so that MONAI's dropout of fused attention in eval mode has nothing to drop.)
-    """
+    """Pass tokens (b, n, e) through transformer blocks and keep what each gives."""
     hidden = []
     for block in blocks:
-        block.attn.use_flash_attention = tokens.is_cuda
         tokens = block(tokens)
         hidden.append(tokens)
     return hidden
 
 
-def freeze_unused(blocks: Iterable[Any]) -> None:
-    """Freeze what MONAI's blocks keep but never use: distributed training stops on parameters without a gradient."""
+def prepare(blocks: Iterable[Any]) -> None:
+    """Have MONAI's blocks computed as `Block`, and freeze what they keep but never use.
+
+    Distributed training stops on parameters without a gradient.
+    """
     for block in blocks:
+        block.__class__ = Block  # the same weights under the same names
         block.norm_cross_attn.requires_grad_(False)
+
+
+def chosen(rows: Tensor, numbers: Tensor) -> Tensor:
+    """Of rows (b, n, e) those of the numbers (b, k): (b, k, e)."""
+    return rows.gather(1, numbers.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
 
 
 def resize_positions(positions: Tensor, old_grid: Sequence[int], new_grid: Sequence[int]) -> Tensor:
