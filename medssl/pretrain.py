@@ -1,6 +1,7 @@
 """Pre-training: recipe -> store, method, engine -> run folder with the encoder."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store
 from medssl.training import Batch, Training, to_device
+from medssl.views_place import loaded_views, views_place, with_views
 from networks.features import Encoder
 from networks.transfer import Report
 
@@ -53,7 +55,8 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     split, method, loaded, store = prepared(settings, problems)
     method.to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)
-    run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases")
+    place = views_place(settings, compute)
+    run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases, views made {place}")
     for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
         run.say(line)
     if loaded:
@@ -118,9 +121,9 @@ def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
     """Tell the engine about this method."""
-    views = method.views(settings)
+    views = loaded_views(settings, compute, method)
     crops = Crops(store, split.part("pretraining"), settings, views)
-    fixed = fixed_crops(settings, split, store, method)
+    fixed = fixed_crops(settings, compute, split, store, method)
     chance = method.chance(settings)
 
     def loss(batch: Batch) -> dict[str, Tensor]:
@@ -162,19 +165,20 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
         watched=method.VALIDATION,
         higher_is_better=False,
         transform=views,
+        views=partial(with_views, views),
         warnings=warnings,
         before_step=method.before_step,
     )
 
 
-def fixed_crops(settings: Pretrain, split: Split, store: Store, method: Method) -> Crops:
+def fixed_crops(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Crops:
     """One crop of every validation case with fixed views, so that the curve is comparable between epochs."""
-    return Crops(store, split.part("validation"), settings, method.views(settings), VALIDATION)
+    return Crops(store, split.part("validation"), settings, loaded_views(settings, compute, method), VALIDATION)
 
 
 def on_device(crops: Crops, compute: Compute) -> Iterator[Batch]:
-    """The validation batches on the device."""
-    return (to_device(batch, compute.device) for batch in validation_loader(crops))
+    """The validation batches on the device, with their views."""
+    return (with_views(crops.transform, to_device(batch, compute.device)) for batch in validation_loader(crops))
 
 
 def embedded(method: Method, fixed: Crops, compute: Compute) -> NDArray[np.float32]:
@@ -211,7 +215,7 @@ def finish(
         step = best["step"]
     save_encoder(run, method.encoder, plan_of(settings, split, store, step))
     method.eval()
-    fixed = fixed_crops(settings, split, store, method)
+    fixed = fixed_crops(settings, compute, split, store, method)
     save_views(run, compute, method, next(on_device(fixed, compute)))
     save_embeddings(run, split, embedded(method, fixed, compute))
     last: dict[str, Any] = next((line for line in reversed(run.metrics()) if "val_effective_rank" in line), {})

@@ -53,8 +53,10 @@ class Step:
         """Add up the gradients of a batch's parts; gives the loss and its parts, means over the parts of the batch."""
         sums, count = dict[str, float](), self.settings.accumulate
         for part in parts_of(batch, count):
+            seen = self.training.views(part)
+            watch.lap("views_s")
             with self.compute.context():
-                losses = self.training.loss(part)
+                losses = self.training.loss(seen)
             watch.lap("forward_s")
             (losses["loss"] / count).backward()
             for name, value in losses.items():

@@ -22,6 +22,7 @@ class Training:
     watched: str  # the validation figure that selects the best checkpoint
     higher_is_better: bool
     transform: Callable[[Batch], Batch] | None = None  # views or augmentation of one crop
+    views: Callable[[Batch], Batch] = lambda batch: batch  # makes those of a batch on the device, where the loader did not
     warnings: Callable[[dict[str, Any]], list[str]] = lambda figures: []  # of a step and its validation
     before_step: Callable[[int], None] = lambda step: None
 

@@ -14,6 +14,9 @@ jitter        random changes of intensity and colour
 views         copies of a crop, each with draws of its own: those of reconstruction with contrast
 joint_views   those of the joint-embedding methods: resized crops with jitter, large and local
 masked        an image under boxes of random size, and where they are
+in_batches    views in two steps: draws of a crop, then views of a batch on its device
+corrupt_batch painting and shuffling of whole batches
+joint_batch   resized crops and changes of intensity of whole batches
 memory        memory of views that are gone, used again
 seeding       random states that cost microseconds to seed again
 """

@@ -140,10 +140,15 @@ def blur(x: Tensor, sigma: float, memory: Recycled = MEMORY) -> Tensor:
 
 def saturate(x: Tensor, factor: float) -> Tensor:
     """Move the colours of ``x`` (3, *spatial) to (below 1) or away from (above 1) the grey of equal brightness."""
-    if len(x) != 3:
-        raise ValueError(f"colour: found {len(x)} channels, expected 3: red, green, blue")
+    check_colour(len(x))
     grey = torch.tensordot(x.new_tensor(LUMA), x, dims=1)
     return torch.lerp(grey, x, factor)
+
+
+def check_colour(channels: int) -> None:
+    """Raise ValueError unless there are three channels."""
+    if channels != 3:
+        raise ValueError(f"colour: found {channels} channels, expected 3: red, green, blue")
 
 
 def gaussian_noise(x: Tensor, seed: int, memory: Recycled = MEMORY) -> Tensor:

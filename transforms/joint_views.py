@@ -4,14 +4,17 @@ For SimCLR, Barlow Twins, VICReg and, with local views, SwAV's multi-crop (Caron
 views of full size and some more that are small and cut from a small part.
 """
 
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from transforms.corrupt import Size, per_axis, plain
-from transforms.jitter import MEMORY, Jitter, JitterLaw, jitter
+from transforms.in_batches import views_first, without_draws
+from transforms.jitter import MEMORY, Jitter, JitterLaw, check_colour, jitter
+from transforms.joint_batch import changes_of, jitter_batch, resized
 from transforms.memory import Recycled
 from transforms.resized_crop import CropBox, CropLaw, Span, resized_crop
 from transforms.seeding import random_state
@@ -48,19 +51,46 @@ class JointViewsd(Views):
 
     def draw(self, rng: np.random.RandomState, shape: Sequence[int], local: bool) -> JointView:
         """Draw one view of a crop of ``shape`` (spatial axes)."""
+        size = self.size_of_views(shape, local)
+        box = (self.local_crop if local else self.crop).draw(rng, shape, size)
+        return JointView(box, size, self.intensity.draw(rng))
+
+    def size_of_views(self, shape: Sequence[int], local: bool) -> tuple[int, ...]:
+        """The size of large or local views of crops of ``shape`` (spatial axes)."""
         size = shape if self.size is None else per_axis(self.size, len(shape), "size")
         if local:
             half = [-(-n // 2) for n in size]
             size = half if self.local_size is None else per_axis(self.local_size, len(shape), "local_size")
-        box = (self.local_crop if local else self.crop).draw(rng, shape, size)
-        return JointView(box, tuple(size), self.intensity.draw(rng))
+        return tuple(size)
+
+    def draw_views(self, crop: Tensor) -> list[JointView]:
+        """Draw the views of a crop (c, *spatial) from their seeds."""
+        if self.intensity.colour:
+            check_colour(len(crop))
+        return [self.draw(random_state(seed), crop.shape[1:], k >= self.large) for k, seed in enumerate(self.seeds)]
 
     def make(self, crop: Tensor) -> list[Tensor]:
         x = plain(crop)
-        if self.intensity.colour and len(x) != 3:
-            raise ValueError(f"colour: found {len(x)} channels, expected 3: red, green, blue")
-        drawn = [self.draw(random_state(seed), x.shape[1:], k >= self.large) for k, seed in enumerate(self.seeds)]
-        return [view(x, self.memory[k >= self.large]) for k, view in enumerate(drawn)]
+        return [view(x, self.memory[k >= self.large]) for k, view in enumerate(self.draw_views(x))]
+
+    def draws(self, crop: Tensor) -> dict[Hashable, Any]:
+        views = self.draw_views(crop)
+        return {
+            "draw_boxes": torch.tensor([[view.box.start, view.box.stop] for view in views]),
+            "draw_flips": torch.tensor([view.box.flips for view in views]),
+            "draw_changes": changes_of([view.change for view in views]),
+        }
+
+    def of_batch(self, batch: Mapping[Any, Any], seeds: Sequence[int]) -> dict[Any, Any]:
+        image, law = batch[self.key], self.intensity
+        draws = [views_first(batch[f"draw_{name}"]) for name in ("boxes", "flips", "changes")]
+        views: list[Tensor] = []
+        for local in [False, True] if self.views > self.large else [False]:
+            boxes, flips, changes = (draw[self.large :] if local else draw[: self.large] for draw in draws)
+            size, sigma = self.size_of_views(image.shape[2:], local), changes[..., Jitter._fields.index("blur_sigma")]
+            cut = resized(image, boxes, flips, size, sigma, law.blur_sigma[1] if law.blur_prob > 0 else 0.0)
+            views += jitter_batch(cut, changes, law, [seed + local for seed in seeds])
+        return without_draws(batch) | {f"view_{k}": view for k, view in enumerate(views)}
 
 
 def joint_views(

@@ -3,25 +3,26 @@
 Context encoders (Pathak et al. 2016, arXiv:1604.07379) with a number of boxes that is drawn too. Axes: c, then space.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from monai.transforms import Transform
 from monai.utils import get_seed
 from torch import Tensor
 
 from transforms.corrupt import Boxes, BoxLaw, Size, draw_seed, in_paint, plain, with_metadata
+from transforms.corrupt_batch import filled_up, in_boxes, noise_in_range
+from transforms.in_batches import BatchViews, views_first, without_draws
 from transforms.jitter import channel_mean
 from transforms.memory import Recycled
-from transforms.seeding import Seeded, random_state
+from transforms.seeding import random_state
 
 Fill = Literal["zero", "mean", "noise"]
 
 
-class MaskedViewsd(Seeded, Transform):  # type: ignore[misc]
+class MaskedViewsd(BatchViews):
     """Adds ``view_0``, ``key`` under boxes, and ``mask`` (1, *spatial), True under them; made by ``masked_views``.
 
     ``key`` itself stays as it is; an array becomes a tensor. Neither shares memory with it.
@@ -51,6 +52,23 @@ class MaskedViewsd(Seeded, Transform):  # type: ignore[misc]
         mask = box_mask(boxes, self.masks.empty_like(x[:1], torch.bool))
         view = self.filled(x, boxes, seed)
         return dict(data) | {self.key: crop, "view_0": with_metadata(view, crop), "mask": mask}
+
+    def drawn(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize()
+        crop = torch.as_tensor(data[self.key])
+        shape = tuple(crop.shape[1:])
+        boxes, _ = self.draw(random_state(self.seed), shape)
+        return dict(data) | {self.key: crop, "draw_boxes": filled_up([boxes], self.number[1], len(shape))}
+
+    def of_batch(self, batch: Mapping[Any, Any], seeds: Sequence[int]) -> dict[Any, Any]:
+        x = batch[self.key]
+        mask = in_boxes(views_first(batch["draw_boxes"])[0], x.shape[2:])[:, None]
+        value = x.new_zeros(())
+        if self.fill == "noise":
+            value = noise_in_range(x, 1, seeds)[0]
+        elif self.fill == "mean":
+            value = x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+        return without_draws(batch) | {"view_0": torch.where(mask, value, x), "mask": mask}
 
     def filled(self, x: Tensor, boxes: Boxes, seed: int) -> Tensor:
         """A copy of ``x`` (c, *spatial) with 0, the mean of each channel or noise of its range under ``boxes``."""

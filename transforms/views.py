@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.transforms import Randomizable, Transform
+from monai.transforms import Randomizable
 from monai.utils import get_seed
 from torch import Tensor
 
@@ -23,15 +23,18 @@ from transforms.corrupt import (
     in_paint,
     limits_of,
     out_paint,
+    per_axis,
     plain,
     shuffle_boxes,
     with_metadata,
 )
+from transforms.corrupt_batch import filled_up, paint, shuffle
+from transforms.in_batches import BatchViews, views_first, without_draws
 from transforms.memory import Recycled
-from transforms.seeding import Seeded, random_state
+from transforms.seeding import random_state
 
 
-class Views(Seeded, Transform):  # type: ignore[misc]
+class Views(BatchViews):
     """Adds ``view_0``, ``view_1``, ... to the dictionary: copies of ``key``, each corrupted by its own draws.
 
     View k depends on the seed and k alone, not on the number of views or what earlier ones drew. ``key`` itself stays as
@@ -54,8 +57,17 @@ class Views(Seeded, Transform):  # type: ignore[misc]
         crop = torch.as_tensor(data[self.key])
         return dict(data) | {self.key: crop} | {f"view_{k}": view for k, view in enumerate(self.make(crop))}
 
+    def drawn(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize()
+        crop = torch.as_tensor(data[self.key])
+        return dict(data) | {self.key: crop} | self.draws(crop)
+
     def make(self, crop: Tensor) -> list[Tensor]:
         """Make the views from the seeds drawn."""
+        raise NotImplementedError
+
+    def draws(self, crop: Tensor) -> dict[Hashable, Any]:
+        """What is drawn from the same seeds, for `of_batch`."""
         raise NotImplementedError
 
 
@@ -63,7 +75,7 @@ class Viewsd(Views):
     """Add ``view_0``, ``view_1``, ...: copies of ``key``, each corrupted by its own draws; ``key`` stays as it is.
 
     ``corrupt`` is any dictionary transform, or composition, that acts on ``key``. It is given a copy of that item alone,
-    so it may write into its input, and is seeded anew for each view.
+    so it may write into its input, and is seeded anew for each view. What it does is not known, so not of a batch.
     """
 
     def __init__(self, corrupt: Callable[[Any], Any], key: Hashable = "image", views: int = 2) -> None:
@@ -116,11 +128,31 @@ class ReconContrastViewsd(Views):
         boxes = law.draw(rng, shape)
         return Corruption(paint, boxes, self.shuffle[1].draw(rng, shape) if shuffles else None, draw_seed(rng))
 
+    def corruptions(self, shape: Sequence[int]) -> list[Corruption]:
+        """Draw what happens to each view from its seed."""
+        return [self.draw(random_state(seed), shape) for seed in self.seeds]
+
     def make(self, crop: Tensor) -> list[Tensor]:
         x = plain(crop)
         limits = limits_of(x)
-        corruptions = [self.draw(random_state(seed), x.shape[1:]) for seed in self.seeds]
-        return [with_metadata(corrupt(x, limits, self.memory.empty_like(x)), crop) for corrupt in corruptions]
+        return [with_metadata(corrupt(x, limits, self.memory.empty_like(x)), crop) for corrupt in self.corruptions(x.shape[1:])]
+
+    def draws(self, crop: Tensor) -> dict[Hashable, Any]:
+        shape, most = crop.shape[1:], max(self.outpaint[1].holes, self.inpaint.holes)
+        drawn = self.corruptions(shape)
+        return {
+            "draw_outside": torch.tensor([corruption.paint is out_paint for corruption in drawn]),
+            "draw_boxes": filled_up([corruption.boxes for corruption in drawn], most, len(shape)),
+            "draw_shuffled": filled_up([corruption.shuffled for corruption in drawn], self.shuffle[1].holes, len(shape)),
+        }
+
+    def of_batch(self, batch: Mapping[Any, Any], seeds: Sequence[int]) -> dict[Any, Any]:
+        image = batch[self.key]
+        outside, boxes, shuffled = (views_first(batch[f"draw_{name}"]) for name in ("outside", "boxes", "shuffled"))
+        views = paint(image, boxes, outside, seeds)
+        largest = per_axis(self.shuffle[1].max_size, image.ndim - 2, "shuffle_size")
+        views = shuffle(views, shuffled, largest, [seed + 1 for seed in seeds])
+        return without_draws(batch) | {f"view_{k}": view for k, view in enumerate(views)}
 
 
 def recon_contrast_views(

@@ -213,6 +213,11 @@ class Pretrain(Shared):
         None, description="voxels that are read for views to be cut from, more or fewer than crop_size; default: crop_size"
     )
     slices: bool = Field(False, description="cut 2D crops out of 3D volumes: axial slices")
+    views_on: Literal["auto", "loader", "device"] = Field(
+        "auto",
+        description="where views are made: by the loader, crop by crop, or on the device in batches, from the same draws with "
+        "other noise; auto: on the device if that is a GPU",
+    )
 
     @model_validator(mode="after")
     def fitting_method(self) -> Self:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.transforms import Transform
 from torch import Tensor, nn
 
 from medssl.config import JointViews, Pretrain
@@ -15,6 +14,7 @@ from medssl.methods.method import Method
 from medssl.ranks import gathered
 from networks.features import Encoder
 from networks.heads import mlp
+from transforms.in_batches import BatchViews
 from transforms.joint_views import joint_views
 
 
@@ -28,7 +28,7 @@ class TwoViews(Method):
         self.projector = mlp([encoder.width, *settings.method.projector])  # type: ignore[union-attr]
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that adds two views to a crop."""
         return views_of(settings)
 
@@ -42,7 +42,7 @@ class TwoViews(Method):
         return view_pictures(batch)
 
 
-def views_of(settings: Pretrain, views: int = 2, **local: Any) -> Transform:
+def views_of(settings: Pretrain, views: int = 2, **local: Any) -> BatchViews:
     """The transform that adds the views of a joint-embedding method to a crop."""
     assert isinstance(settings.method, JointViews)
     chosen = settings.method.model_dump(include=set(JointViews.model_fields))

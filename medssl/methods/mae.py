@@ -7,7 +7,6 @@ background are left out of the loss: standardised, they are noise.
 from typing import Any
 
 import torch
-from monai.transforms import Transform
 from torch import Tensor
 
 from medssl.config import MAESettings, Pretrain
@@ -16,6 +15,7 @@ from medssl.methods.method import Restoring
 from medssl.ranks import share
 from networks.masked_autoencoder import MaskedAutoEncoder
 from networks.vit import ViT
+from transforms.in_batches import BatchViews
 from transforms.joint_views import joint_views
 
 
@@ -32,7 +32,7 @@ class MAE(Restoring):
         self.autoencoder = MaskedAutoEncoder(encoder, s.mask_ratio, s.decoder_width, s.decoder_layers, s.decoder_heads)
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that adds one view: a resized crop, flipped, with its intensities as they are."""
         s = settings.method
         assert isinstance(s, MAESettings)

@@ -7,7 +7,6 @@ The encoder-decoder of system B; Pathak et al., "Context Encoders: Feature Learn
 from typing import Any
 
 import torch
-from monai.transforms import Transform
 from torch import Tensor
 
 from medssl.config import MaskedSettings, Pretrain
@@ -16,6 +15,7 @@ from medssl.methods.method import Restoring
 from medssl.ranks import share
 from networks.autoencoder import autoencoder
 from networks.features import Encoder
+from transforms.in_batches import BatchViews
 from transforms.masked import masked_views
 
 
@@ -29,7 +29,7 @@ class Masked(Restoring):
         self.autoencoder = autoencoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that adds the hidden image, `view_0`, and what is hidden, `mask`."""
         assert isinstance(settings.method, MaskedSettings)
         return masked_views(**settings.method.model_dump(exclude={"name", "loss", "hidden_only"}))

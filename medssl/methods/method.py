@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from monai.transforms import Transform
 from torch import Tensor, nn
 
 from medssl.config import Pretrain
 from networks.features import Encoder
+from transforms.in_batches import BatchViews
 
 
 class Method(nn.Module):
@@ -16,7 +16,7 @@ class Method(nn.Module):
     encoder: Encoder
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that turns {"image"} into {"image", "view_0", ...}."""
         raise NotImplementedError
 

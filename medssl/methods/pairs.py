@@ -10,7 +10,6 @@ from math import log
 from typing import Any
 
 import torch
-from monai.transforms import Transform
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from medssl.config import PairsSettings, Pretrain
 from medssl.methods.joint import embed, view_tensors, views_of
 from medssl.methods.method import Method
 from networks.features import Encoder
+from transforms.in_batches import BatchViews
 
 
 class Pairs(Method):
@@ -32,7 +32,7 @@ class Pairs(Method):
         self.same = nn.Linear(settings.method.embedding, 1)
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that adds two views to a crop."""
         return views_of(settings)
 

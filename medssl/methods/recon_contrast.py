@@ -8,7 +8,6 @@ restorations of both, and the loss is r + c * r. Axis letters: b batch, c channe
 from typing import Any
 
 import torch
-from monai.transforms import Transform
 from torch import Tensor
 
 from medssl.config import Pretrain, ReconContrastSettings
@@ -17,6 +16,7 @@ from medssl.methods.method import Restoring
 from medssl.ranks import gathered
 from networks.autoencoder import autoencoder
 from networks.features import Encoder
+from transforms.in_batches import BatchViews
 from transforms.views import recon_contrast_views
 
 VIEWS = ("view_0", "view_1")
@@ -34,7 +34,7 @@ class ReconContrast(Restoring):
         self.autoencoder = autoencoder(encoder, decoder_channels=settings.network.decoder_channels)  # type: ignore[union-attr]
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that adds both views to a crop."""
         return recon_contrast_views(**settings.method.model_dump(exclude={"name", "temperature", "contrast", "restored_views"}))
 

@@ -9,7 +9,6 @@ Axis letters: v view, n features in the queue, k prototype, e embedding.
 from typing import Any
 
 import torch
-from monai.transforms import Transform
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +19,7 @@ from medssl.methods.method import Method
 from medssl.ranks import gathered
 from networks.features import Encoder
 from networks.heads import mlp
+from transforms.in_batches import BatchViews
 
 ASSIGNED = 2  # views whose assignment is predicted
 
@@ -42,7 +42,7 @@ class SwAV(Method):
         self.step = 0
 
     @staticmethod
-    def views(settings: Pretrain) -> Transform:
+    def views(settings: Pretrain) -> BatchViews:
         """The transform that adds two large views and the small ones to a crop."""
         s = settings.method
         assert isinstance(s, SwAVSettings)
