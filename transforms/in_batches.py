@@ -55,8 +55,8 @@ def without_draws(batch: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def views_first(draws: Tensor) -> Tensor:
-    """Draws (b, v, ...) of a batch as (v, b, ...), contiguous, so that every view made with them is so too."""
-    return draws.transpose(0, 1).contiguous()
+    """Draws (b, v, ...) of a batch as (v, b, ...), so that every view is one piece of memory."""
+    return draws.transpose(0, 1)
 
 
 def fill(out: Tensor, seeds: Sequence[int], noise: Callable[..., Tensor]) -> Tensor:
