@@ -56,8 +56,10 @@ def test_every_method_gets_views_of_the_same_names_types_and_shapes_from_both_pl
     assert torch.equal(loader["image"], device["image"])
 
 
-def test_views_of_parts_of_a_batch_are_those_of_the_batch(pretraining: Make) -> None:
+def test_the_noise_of_a_crop_depends_on_its_hash_alone_so_also_in_a_part_of_the_batch(pretraining: Make) -> None:
     first = batches(pretraining(steps=1, views_on="device"))[0]
+    other = with_views(first["transform"], first["drawn"] | {"data_hash": ["5", *first["made"]["data_hash"][1:]]})
+    assert [torch.equal(a, b) for a, b in zip(first["made"]["view_0"], other["view_0"], strict=True)] == [False, *[True] * 3]
     halves = [{key: value[part] for key, value in first["drawn"].items()} for part in (slice(0, 1), slice(1, 4))]
     made = [with_views(first["transform"], half) for half in halves]
     for key in ("view_0", "view_1"):
