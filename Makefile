@@ -36,6 +36,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/views.py
+	$(BIN)/python benchmarks/batch_views.py
 	$(BIN)/python benchmarks/crops.py
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/step.py
