@@ -40,6 +40,7 @@ from medssl.store import Store
 from medssl.training import Batch, Training, to_device
 from medssl.views_place import loaded_views, views_place, with_views
 from networks.features import Encoder
+from networks.recompute import recompute
 from networks.transfer import Report
 
 PARTS = ("pretraining", "validation")  # of the split; no label or mask is read but where a setting asks for it
@@ -121,6 +122,8 @@ def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
     """Tell the engine about this method."""
+    if settings.recompute:
+        recompute(method)
     views = loaded_views(settings, compute, method)
     crops = Crops(store, split.part("pretraining"), settings, views)
     fixed = fixed_crops(settings, compute, split, store, method)

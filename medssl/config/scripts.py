@@ -24,6 +24,7 @@ WITHOUT_EFFECT = {
     "data_root",
     "workers",
     "checkpoint_every",
+    "recompute",
     "overwrite",
     "follows",
     "expect",
@@ -68,6 +69,9 @@ class Shared(Table):
     batch_size: int = Field(ge=1, description="crops a step, over all ranks")
     accumulate: int = Field(
         1, ge=1, description="parts that a batch is computed in, for less memory; a part's crops are compared with each other"
+    )
+    recompute: bool = Field(
+        False, description="compute the network's blocks again in the backward instead of keeping them: less memory, more time"
     )
     crops_per_case: int = Field(1, ge=1, description="crops taken from a case while it is at hand; divides batch_size")
     workers: int = Field(2, ge=0, le=64, description="processes that prepare data")
