@@ -32,6 +32,7 @@ GROWTH: list[tuple[str, dict[str, Any]]] = [
     ("4 crops", {"batch_size": 4}),
     ("8 crops, in 4 parts", {"batch_size": 8, "accumulate": 4}),
     ("recompute=true", {"recompute": True}),
+    ("compile=true", {"compile": True}),
     ("crops of 64^3", {"crop_size": [64] * 3}),
     ("crops of 128^3", {"crop_size": [128] * 3}),
     ("patch 8, crops of 48^3", {"crop_size": [48] * 3, "network": {"name": "vit_base", "patch_size": [8] * 3}}),
@@ -117,11 +118,8 @@ def prepared(options: argparse.Namespace, changes: dict[str, Any]) -> tuple[Step
         "method": {"name": "recon_contrast", "temperature": 0.05}, "device": options.device, "threads": options.threads,
     } | changes)  # fmt: skip
     compute = choose(settings)
-    method = method_class("recon_contrast")(build_encoder(settings, 1), settings).to(compute.device)
-    if settings.recompute:
-        from networks.recompute import recompute
-
-        recompute(method)
+    method = method_class("recon_contrast")(build_encoder(settings, 1), settings)
+    compute.place(method)
     groups = parameter_groups([(method, 1.0)])
     training = Training(method, groups, method, lambda start: [], None, "val_l1", False)
     image, *views = torch.rand(3, settings.batch_size, 1, *settings.crop_size)

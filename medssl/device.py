@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from medssl.config import Shared, ViTSettings
 from medssl.problems import InputError, Problem
+from networks.blocks import can_compile, compile_blocks, recompute
 
 
 @dataclass(frozen=True)
@@ -14,10 +16,21 @@ class Compute:
 
     device: torch.device
     autocast: torch.dtype | None
+    recomputed: bool = False  # the network's blocks in the backward
+    compiled: bool | None = False  # the network's blocks; None: wanted, but this machine can't
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()} threads"
-        return f"{self.device} ({name}), {'bfloat16 products' if self.autocast else 'float32'}"
+        blocks = {True: ", compiled", None: ", not compiled for want of a compiler", False: ", recomputed" * self.recomputed}
+        return f"{self.device} ({name}), {'bfloat16 products' if self.autocast else 'float32'}{blocks[self.compiled]}"
+
+    def place(self, network: nn.Module) -> None:
+        """Move a network to the device, its blocks recomputed or compiled as the settings say."""
+        network.to(self.device)
+        if self.recomputed:
+            recompute(network)
+        if self.compiled:
+            compile_blocks(network)
 
     def context(self) -> torch.autocast:
         """Autocast for forward passes; losses raise themselves to float32."""
@@ -36,7 +49,8 @@ def choose(settings: Shared) -> Compute:
     if wrong and settings.precision == "bfloat16":
         raise InputError([Problem("settings", "precision", "bfloat16", "float32: its gradients are wrong for maps this small")])
     bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device) and not wrong)
-    return Compute(device, torch.bfloat16 if bfloat16 else None)
+    compiled = settings.compile and (can_compile(device) or None)
+    return Compute(device, torch.bfloat16 if bfloat16 else None, settings.recompute, compiled)
 
 
 def has_tiny_convolutions(settings: Shared) -> bool:

@@ -63,7 +63,7 @@ def training_for(settings: Shared, compute: Compute, split: Split) -> Training:
     if isinstance(settings, Pretrain):
         encoder = build_encoder(settings, split.channels)
         start_encoder(encoder, settings)
-        method = method_class(settings.method.name)(encoder, settings).to(compute.device)
+        method = method_class(settings.method.name)(encoder, settings)
         return pretraining_of(settings, compute, split, nothing, method)
     assert isinstance(settings, Finetune)
     return finetuning_of(settings, compute, split, nothing, task_class(split.task)(settings, split))

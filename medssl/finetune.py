@@ -28,7 +28,6 @@ from medssl.subsets import take_labelled
 from medssl.tasks import refuse_foreign, task_class
 from medssl.tasks.task import Task
 from medssl.training import Training
-from networks.recompute import recompute
 
 
 def finetune(settings: Finetune, resume: bool = False) -> None:
@@ -78,9 +77,8 @@ def parts_of(settings: Finetune) -> list[str]:
 
 def training_of(settings: Finetune, compute: Compute, split: Split, store: Store, task: Task) -> Training:
     """Tell the engine about the task, and keep its encoder frozen as long as the settings say."""
-    network, encoder = task.network.to(compute.device), task.encoder
-    if settings.recompute:
-        recompute(network)
+    network, encoder = task.network, task.encoder
+    compute.place(network)
     augment = task.augment()
     crops = Crops(store, split.part("training"), settings, augment)
     freezing, resizing = Freezing(encoder, settings), Resizing(settings)

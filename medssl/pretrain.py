@@ -40,7 +40,6 @@ from medssl.store import Store
 from medssl.training import Batch, Training, to_device
 from medssl.views_place import loaded_views, views_place, with_views
 from networks.features import Encoder
-from networks.recompute import recompute
 from networks.transfer import Report
 
 PARTS = ("pretraining", "validation")  # of the split; no label or mask is read but where a setting asks for it
@@ -54,7 +53,6 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
     with problems:
         RunFolder.check(settings, "pretrain", resume)
     split, method, loaded, store = prepared(settings, problems)
-    method.to(compute.device)
     run = RunFolder.open(settings, "pretrain", resume)
     place = views_place(settings, compute)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases, views made {place}")
@@ -122,8 +120,7 @@ def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
     """Tell the engine about this method."""
-    if settings.recompute:
-        recompute(method)
+    compute.place(method)
     views = loaded_views(settings, compute, method)
     crops = Crops(store, split.part("pretraining"), settings, views)
     fixed = fixed_crops(settings, compute, split, store, method)

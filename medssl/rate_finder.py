@@ -80,7 +80,7 @@ def prepared(settings: Shared, compute: Compute) -> Training:
     """Build what the run would train, on its data; raises InputError with every problem."""
     if isinstance(settings, Pretrain):
         split, method, _, store = pretrain.prepared(settings, Gathering())
-        return pretrain.training_of(settings, compute, split, store, method.to(compute.device))
+        return pretrain.training_of(settings, compute, split, store, method)
     assert isinstance(settings, Finetune)
     split, task, store = finetune.prepared(settings, Gathering())
     return finetune.training_of(settings, compute, split, store, task)

@@ -73,6 +73,7 @@ class Shared(Table):
     recompute: bool = Field(
         False, description="compute the network's blocks again in the backward instead of keeping them: less memory, more time"
     )
+    compile: bool = Field(False, description="torch.compile the network's blocks, where there is a compiler")
     crops_per_case: int = Field(1, ge=1, description="crops taken from a case while it is at hand; divides batch_size")
     workers: int = Field(2, ge=0, le=64, description="processes that prepare data")
     threads: int | None = Field(None, ge=1, description="CPU threads of a step; default: all cores")
@@ -128,6 +129,8 @@ class Shared(Table):
     def fitting(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: found {self.accumulate}, expected a divisor of batch_size {self.batch_size}")
+        if self.compile and self.recompute:
+            raise ValueError("compile: found true, expected false with recompute=true")
         if self.batch_size % self.crops_per_case:
             raise ValueError(
                 f"batch_size: found {self.batch_size}, expected a multiple of crops_per_case {self.crops_per_case}"

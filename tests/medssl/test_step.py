@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from medssl.config import Pretrain
-from medssl.device import Compute
+from medssl.device import Compute, choose
 from medssl.optimisers import optimiser_of, parameter_groups
 from medssl.step import Step
 from medssl.training import Batch, Training
@@ -53,3 +53,21 @@ def test_a_step_tells_where_its_time_went() -> None:
     told, _ = gradients(settings_for("simclr", 2), 2, batch_of("simclr", 8))
     parts = told["forward_s"] + told["backward_s"] + told["optimiser_s"]
     assert 0 < parts <= told["step_s"] + 1e-4
+
+
+def test_blocks_are_recomputed_where_the_settings_say_so() -> None:
+    """Less is kept between forward and backward, and nothing else changes."""
+    found = {}
+    for recomputed in (False, True):
+        settings = settings_for("mae", 2).model_copy(update={"recompute": recomputed})
+        method, kept = fresh(settings), list[int]()
+        choose(settings).place(method)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: (kept.append(t.nbytes), t)[1], lambda t: t):  # type: ignore[misc]
+            torch.manual_seed(0)
+            loss = method(batch_of("mae", 4))["loss"]
+        loss.backward()
+        weights = [p.grad for p in method.parameters() if p.grad is not None]
+        found[recomputed] = loss, sum(kept), weights
+    assert found[True][0] == found[False][0]
+    assert all(map(torch.equal, found[True][2], found[False][2]))
+    assert found[True][1] < 0.5 * found[False][1]

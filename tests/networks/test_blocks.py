@@ -1,4 +1,4 @@
-"""Recomputed blocks: the same to the last bit, statistics of batch norms too, and less kept."""
+"""Recomputed blocks are the same to the last bit, statistics of batch norms too, and keep less; compiled ones are the same."""
 
 import copy
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from networks import builder
 from networks.autoencoder import autoencoder
-from networks.recompute import recompute
+from networks.blocks import can_compile, compile_blocks, recompute
 from networks.resnet import resnet18
 from networks.resnet_unet import ResNetUNet
 from networks.unetr import unetr
@@ -53,3 +53,25 @@ def test_what_is_computed_again_is_the_same(name: str) -> None:
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert less < 0.7 * much
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_the_same_to_rounding() -> None:
+    if not can_compile(torch.device("cpu")):
+        pytest.skip("torch.compile finds no compiler here")
+    torch.manual_seed(1)
+    plain = NETWORKS["autoencoder of a ViT"]()
+    compiled = copy.deepcopy(plain)
+    compile_blocks(compiled)
+    before, after = step(plain, 2)[0], step(compiled, 2)[0]
+    assert list(before) == list(after)
+    for key in before:
+        torch.testing.assert_close(before[key], after[key], rtol=1e-4, atol=1e-4 * float(before[key].abs().max()))
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: object) -> object:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert not can_compile(torch.device("cpu"))

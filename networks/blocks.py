@@ -1,7 +1,8 @@
-"""Less memory for more time: blocks whose insides are computed again in the backward instead of being kept.
+"""The blocks of a network, found by their type, and what can be done to all of them: recomputed, or compiled.
 
-Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016 (https://arxiv.org/abs/1604.06174), by
-`torch.utils.checkpoint`. Losses and gradients stay the same to the last bit.
+Recomputed, their insides are computed again in the backward instead of being kept: less memory, more time. Chen et al.,
+"Training Deep Nets with Sublinear Memory Cost", 2016 (https://arxiv.org/abs/1604.06174), by `torch.utils.checkpoint`; losses
+and gradients stay the same to the last bit. Compiled by `torch.compile`, they are the same to rounding.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,12 +10,13 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from monai.networks.blocks.convolutions import Convolution, ResidualUnit
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from monai.networks.blocks.transformerblock import TransformerBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
-from torch import is_grad_enabled, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -39,8 +41,23 @@ def recompute(network: nn.Module) -> None:
         block.forward = partial(_again, block, block.forward)
 
 
+def compile_blocks(network: nn.Module) -> None:
+    """Have every block of a network compiled when it is first called, which takes a while."""
+    for block in blocks_of(network):
+        block.compile()
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether `torch.compile` finds what it needs on this machine, a C++ compiler for one; tried on a sum."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
+    except Exception:  # whatever is missing: the network runs without
+        return False
+    return True
+
+
 def _again(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
-    if not is_grad_enabled():
+    if not torch.is_grad_enabled():
         return forward(*inputs)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _counted_once(block)))
 
