@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     """Run ssl_pretrain.py or ssl_finetune.py; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog=f"ssl_{kind}.py",
-        usage=f"python ssl_{kind}.py RECIPE [key=value ...] [--resume] [--dry-run]",
+        usage=f"python ssl_{kind}.py RECIPE [key=value ...] [--resume] [--dry-run] [--profile]",
         description=f"{'Pre-train an encoder' if kind == 'pretrain' else 'Fine-tune on labelled cases'} by a recipe.",
         epilog=None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,6 +35,11 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with the run in out=, or start it")
     parser.add_argument(
         "--dry-run", action="store_true", help="measure a few steps and estimate time and memory; writes no run"
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="trace steps 3 to 5 of this start into trace.json.gz of the run, and list what costs most",
     )
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -46,6 +52,8 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
 
 def run_script(kind: str, options: argparse.Namespace) -> None:
     """Read the settings, then do the work."""
+    began = time.monotonic()
+
     from medssl.config import Finetune, Pretrain
     from medssl.recipes import read_settings
 
@@ -53,15 +61,15 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
     if options.dry_run:
         from medssl.estimate import estimate
 
-        print(estimate(settings))
+        print(estimate(settings, began))
     elif isinstance(settings, Pretrain):
         from medssl.pretrain import pretrain
 
-        pretrain(settings, options.resume)
+        pretrain(settings, options.resume, options.profile)
     elif isinstance(settings, Finetune):
         from medssl.finetune import finetune
 
-        finetune(settings, options.resume)
+        finetune(settings, options.resume, options.profile)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

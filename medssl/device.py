@@ -1,5 +1,6 @@
 """Where a run computes and in which precision: chosen once, said at start."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,11 @@ class Compute:
     def context(self) -> torch.autocast:
         """Autocast for forward passes; losses raise themselves to float32."""
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose(settings: Shared) -> Compute:

@@ -24,11 +24,14 @@ from medssl.average import Average
 from medssl.config import Shared
 from medssl.device import Compute
 from medssl.optimisers import optimiser_of
+from medssl.profiling import profiled
 from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
 from medssl.step import Step
 from medssl.stopping import Stopped
+from medssl.stopwatch import Stopwatch
 from medssl.training import Batch, Training
+from medssl.wall_clock import WallClock
 
 
 @dataclass
@@ -40,43 +43,53 @@ class Progress:
     best_step: int = 0
     worse: int = 0  # validations since the best one
     seconds: float = 0.0
+    checkpoint_s: float = 0.0  # of the last checkpoint, until the next step's line tells it
+    memory: float = 0.0  # bytes at most
     stop: bool = False  # patience is at its end
 
 
-def train(run: RunFolder, settings: Shared, compute: Compute, training: Training) -> Progress:
+def train(run: RunFolder, settings: Shared, compute: Compute, training: Training, profile: bool = False) -> Progress:
     """Train from where the run stands to its last step; raises Stopped on a signal, RunError on a non-finite loss.
 
-    At the end the model has the averaged weights where there is an average.
+    At the end the model has the averaged weights where there is an average. `profile` leaves a trace of a few steps.
     """
     optimiser = optimiser_of(settings, training.groups)
     average = Average(training.model, settings.ema)
     progress = resume(run, training, optimiser, average)
     if progress.step < settings.steps and not progress.stop:
-        train_on(run, settings, compute, training, optimiser, average, progress)
+        train_on(run, settings, compute, training, optimiser, average, progress, profile)
     average.exchange()
     return progress
 
 
 def train_on(
     run: RunFolder, settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer,
-    average: Average, progress: Progress,
+    average: Average, progress: Progress, profile: bool = False,
 ) -> None:  # fmt: skip
     """Train from the step that `progress` stands at to the last; raises as `train`."""
     step = Step(settings, compute, training, optimiser)
-    trainer = Engine(lambda engine, batch: step(engine.state.iteration, batch) | {"data_s": round(engine.state.data_s, 5)})
+    trainer = Engine(lambda engine, batch: step(engine.state.iteration, batch) | loading_times(engine, batch))
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
     trainer.logger.setLevel(logging.CRITICAL)  # the command line says once why a run ended
     add_clock(trainer)
     bar = ProgressBar(desc=settings.out.name, disable=None, bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining}")
     bar.attach(trainer, output_transform=shown)
 
-    with run.path("metrics.jsonl").open("a", encoding="utf-8") as metrics, caught_signals() as caught:
+    clock = WallClock(run, settings, compute, training.epoch, progress)
+
+    with (
+        run.path("metrics.jsonl").open("a", encoding="utf-8") as metrics,
+        caught_signals() as caught,
+        profiled(run, compute.device, profile) as traced,
+    ):
 
         def account(engine: Engine) -> None:
-            began = time.monotonic()
+            traced()
             progress.step = engine.state.iteration
             average.update()
-            write_line(metrics, {"step": progress.step} | engine.state.output)
+            saved = {"checkpoint_s": progress.checkpoint_s} if progress.checkpoint_s else {}
+            write_line(metrics, {"step": progress.step} | engine.state.output | saved)
+            progress.checkpoint_s = 0.0
             at_end = progress.step == settings.steps
             if training.validate and (progress.step % settings.validate_every == 0 or at_end):
                 with average.shown():
@@ -84,9 +97,13 @@ def train_on(
                 write_line(metrics, {"step": progress.step} | judged)
                 for warning in training.warnings(engine.state.output | judged):
                     run.say(f"warning: step {progress.step}: {warning}")
-            progress.seconds += engine.state.output["step_s"] + engine.state.output["data_s"] + time.monotonic() - began
+                clock.tell(at_end or progress.stop)
             if caught or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
+                clock.update()
+                watch = Stopwatch(torch.device("cpu"))
                 checkpoint.save_latest(run.folder, state_of(training, optimiser, progress) | average.state())
+                watch.lap("checkpoint_s")
+                progress.checkpoint_s = watch.laps()["checkpoint_s"]
             if caught:
                 raise Stopped(caught[0])
             if progress.stop:
@@ -95,6 +112,7 @@ def train_on(
 
         trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
         trainer.run(training.batches(progress.step))
+        clock.update()
     run.path("progress.png").write_bytes(curves(run.metrics()))
 
 
@@ -137,18 +155,22 @@ def judge(run: RunFolder, settings: Shared, training: Training, progress: Progre
     """Validate, keep the best weights, and note when patience is at its end."""
     assert training.validate is not None
     training.model.eval()
+    watch = Stopwatch(torch.device("cpu"))
     figures_now = training.validate()
+    watch.lap("validate_s")
     value = figures_now[training.watched] * (-1 if training.higher_is_better else 1)
     if value < progress.best:
         progress.best, progress.best_step, progress.worse = value, progress.step, 0
         checkpoint.save_best(run.folder, {"model": training.model.state_dict(), "step": progress.step})
+        watch.lap("checkpoint_s")
     else:
         progress.worse += 1
         progress.stop = 0 < settings.patience <= progress.worse
     text = ", ".join(f"{name} {figure:.4f}" for name, figure in figures_now.items())
     run.say(f"step {progress.step}: {text}{' (best)' if progress.best_step == progress.step else ''}")
     run.path("progress.png").write_bytes(curves(run.metrics()))
-    return figures_now
+    watch.lap("validate_s")
+    return figures_now | watch.laps()
 
 
 def add_clock(trainer: Engine) -> None:
@@ -162,6 +184,12 @@ def add_clock(trainer: Engine) -> None:
 
     trainer.add_event_handler(Events.GET_BATCH_STARTED, began)
     trainer.add_event_handler(Events.GET_BATCH_COMPLETED, ended)
+
+
+def loading_times(engine: Engine, batch: Batch) -> dict[str, float]:
+    """How long a step waited for its batch, and how long the loader worked on the batch, wherever and whenever."""
+    worked = {key: sum(batch[key]) for key in ("read_s", "views_s") if key in batch}
+    return {key: round(seconds, 5) for key, seconds in ({"data_s": engine.state.data_s} | worked).items()}
 
 
 def shown(output: dict[str, Any]) -> dict[str, str]:

@@ -1,112 +1,133 @@
-"""`--dry-run`: the time, memory and room that a run will need, measured on a few steps; nothing of the run is written."""
+"""`--dry-run`: the time, memory and room that a run will need, from pieces of it done once; nothing of the run is written.
 
-import resource
-import sys
+Where the store has all cases, the pieces are done on them; otherwise on noise, but for one case that is packed.
+"""
+
+import os
+import tempfile
 import time
-from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-import torch
-
-from medssl.config import Finetune, Pretrain, Shared
+from medssl import finetune, pretrain
+from medssl.config import Finetune, Shared
 from medssl.data import geometry_of, header_problems, split_of, store_path
-from medssl.device import Compute, choose
-from medssl.engine import step_seconds
-from medssl.finetune import labelled_split
-from medssl.finetune import training_of as finetuning_of
-from medssl.loaders import Crops
-from medssl.methods import method_class
-from medssl.pack import Wanted, prepared_bytes
-from medssl.plan import build_encoder, start_encoder
-from medssl.pretrain import training_of as pretraining_of
+from medssl.device import Compute, choose, cores
+from medssl.fingerprints import Fingerprints
+from medssl.forecast import Pieces, Plan, bound, hours, seconds_of
+from medssl.made_up import MadeUp
+from medssl.memory import peak_memory
+from medssl.pack import Wanted, find_shards, prepared_bytes, still_true
+from medssl.preparation import prepare_case
 from medssl.problems import InputError
-from medssl.splits import Case, Split
-from medssl.store import Entry, Extent, Store
-from medssl.tasks import task_class
-from medssl.training import Batch, Training
+from medssl.rehearsal import Quiet, Rehearsal, rehearsal_of
+from medssl.splits import Case
+from medssl.store import Store
+from medssl.time_spent import time_of
+from medssl.timing import (
+    time_checkpoints,
+    time_curves,
+    time_finish,
+    time_loading,
+    time_steps,
+    time_validation,
+    timed,
+    worker_bytes,
+)
+from medssl.wall_clock import machine_of
 
-TIMED_STEPS = 3
 
-
-def estimate(settings: Shared) -> str:
-    """Time a few steps on made-up crops of the right size and say what the whole run will take."""
+def estimate(settings: Shared, began: float | None = None) -> str:
+    """Do pieces of a run and say what the whole will take; `began` is the time.monotonic() at which the program did."""
+    began = time.monotonic() if began is None else began
     compute = choose(settings)
-    split = labelled_split(settings) if isinstance(settings, Finetune) else split_of(settings)
-    parts = ["pretraining" if isinstance(settings, Pretrain) else "training", "validation"]
-    wanted = Wanted(split, parts, geometry_of(settings), labels=isinstance(settings, Finetune))
-    problems = header_problems(settings, split, parts, wanted.labels)
+    fine = isinstance(settings, Finetune)
+    split = finetune.labelled_split(settings) if isinstance(settings, Finetune) else split_of(settings)
+    parts = finetune.parts_of(settings) if isinstance(settings, Finetune) else list(pretrain.PARTS)
+    wanted = Wanted(split, parts, geometry_of(settings), labels=fine)
+    problems = header_problems(settings, split, parts, fine)
     if problems:
         raise InputError(problems)
-    training = training_for(settings, compute, split)
-    batch, view_seconds = made_up_batch(settings, split, training)
-    seconds = step_seconds(settings, compute, training, batch, TIMED_STEPS)
-    room = sum(prepared_bytes(case, wanted.geometry) for case in wanted.cases) / 1e9
-    count = sum(p.numel() for p in training.model.parameters())
-    reading = view_seconds * settings.batch_size
-    waiting = max(reading / settings.workers - seconds, 0.0) if settings.workers else reading
-    bound = "computing" if waiting < 0.1 * seconds else f"data: each step waits {waiting:.2f} s, more workers help"
-    return "\n".join([
+    store, lacking = store_of(settings, wanted)
+    rehearsal = rehearsal_of(settings, compute, split, store)
+    start = time.monotonic() - began
+    workers = worker_bytes(settings, rehearsal.training.batches(0))
+    pieces = pieces_of(settings, compute, rehearsal, start, pack_seconds(settings, wanted, lacking))
+    memory = peak_memory(compute.device) + (workers if compute.device.type == "cpu" else 0.0)
+    return "\n".join([*told(settings, compute, rehearsal, pieces, memory), store_line(settings, wanted, lacking)])
+
+
+def store_of(settings: Shared, wanted: Wanted) -> tuple[Store, list[Case]]:
+    """The run's store, or one of noise, and the cases that are to be packed."""
+    path = store_path(settings, wanted)
+    store = find_shards(path, wanted.geometry).store
+    store.entries = still_true(store, wanted, Fingerprints(path))
+    lacking = [case for case in wanted.cases if case.id not in store.entries]
+    return (MadeUp(settings, wanted.split, wanted.geometry) if lacking else store), lacking
+
+
+def pack_seconds(settings: Shared, wanted: Wanted, lacking: list[Case]) -> float:
+    """Prepare one of the cases that are to be packed; gives the seconds of all, side by side as they are packed.
+
+    Raises InputError for what is wrong with that case.
+    """
+    if not lacking:
+        return 0.0
+    prints = Fingerprints(store_path(settings, wanted))
+    seconds, found = timed(lambda: prepare_case(wanted.split, lacking[0], wanted.geometry, wanted.labels, prints))
+    if isinstance(found, list):
+        raise InputError(found)
+    return seconds * len(lacking) / min(max(settings.workers, 1), cores())
+
+
+def pieces_of(settings: Shared, compute: Compute, rehearsal: Rehearsal, start: float, pack: float) -> Pieces:
+    """Do each piece of the run once, in a temporary folder on the disk of the run."""
+    loading = time_loading(rehearsal.batches)
+    stepping = time_steps(settings, compute, rehearsal, loading.batch)
+    validation, figures = time_validation(settings, rehearsal)
+    with tempfile.TemporaryDirectory(prefix=".medssl-dry-run-", dir=disk_of(settings.out)) as folder:
+        inside = settings.model_copy(update={"out": Path(folder)})
+        run = Quiet.open(inside, "finetune" if isinstance(settings, Finetune) else "pretrain")
+        latest, best = time_checkpoints(run, stepping.state)
+        drawing = time_curves(settings, run, stepping.told, figures)
+        finish = time_finish(settings, run, rehearsal) if pack == 0 else validation * rehearsal.judged / rehearsal.cases
+        run.close()
+    rest = max(loading.seconds - loading.read - loading.views, 0.0)
+    validation += drawing
+    return Pieces(start, stepping.seconds, loading.read, loading.views, rest, validation, latest, best, finish, pack)
+
+
+def disk_of(out: Path) -> Path | None:
+    """The nearest folder above the run's that is there and can be written to; None for the system's temporary one."""
+    above = next((folder for folder in out.absolute().parents if folder.is_dir()), None)
+    return above if above is not None and os.access(above, os.W_OK) else None
+
+
+def told(settings: Shared, compute: Compute, rehearsal: Rehearsal, pieces: Pieces, memory: float) -> list[str]:
+    """What was found, a line each."""
+    machine = machine_of(settings, compute)
+    parts = seconds_of(pieces, Plan(settings.steps, settings.validate_every, settings.checkpoint_every), machine)
+    listed = ", ".join(f"{name} {time_of(seconds)}" for name, seconds in parts.items() if seconds)
+    count, pace = sum(p.numel() for p in rehearsal.training.model.parameters()), parts["steps"] / settings.steps
+    most = " at most" if settings.patience else ""
+    share = [
+        f"{name} {time_of(seconds / settings.batch_size)}"
+        for name, seconds in (("reading", pieces.read), ("views", pieces.views))
+    ]
+    return [
         f"device      {compute}",
         f"network     {settings.network.name}, {count / 1e6:.1f} million parameters",
-        f"step        {seconds:.2f} s, {settings.batch_size / seconds:.1f} crops a second",
-        f"views       {view_seconds * 1e3:.0f} ms a crop",
-        f"run         {(seconds + waiting) * settings.steps / 3600:.2f} hours for {settings.steps} steps, without validation",
-        f"bound by    {bound}",
-        f"memory      {peak_memory(compute):.1f} GB at most",
-        f"store       at most {room:.2f} GB in {store_path(settings, wanted).parent}",
-    ])  # fmt: skip
+        f"step        {time_of(pieces.step)}; with its data {time_of(pace)}, {settings.batch_size / pace:.1f} crops a second",
+        f"data        {', '.join(share)} a crop{' (of noise: there is no store yet)' if pieces.pack else ''}",
+        f"run         {hours(sum(parts.values()))}{most} for {settings.steps} steps: {listed}",
+        f"bound by    {bound(pieces, machine).removeprefix('Bound by ')}",
+        f"memory      {memory / 1e9:.2f} GB{'' if compute.device.type != 'cpu' else f', with {settings.workers} workers'}",
+    ]
 
 
-def training_for(settings: Shared, compute: Compute, split: Split) -> Training:
-    """Build what the run would train; its store is empty."""
-    nothing = Store([], [])
-    if isinstance(settings, Pretrain):
-        encoder = build_encoder(settings, split.channels)
-        start_encoder(encoder, settings)
-        method = method_class(settings.method.name)(encoder, settings)
-        return pretraining_of(settings, compute, split, nothing, method)
-    assert isinstance(settings, Finetune)
-    return finetuning_of(settings, compute, split, nothing, task_class(split.task)(settings, split))
-
-
-class MadeUp(Store):
-    """A store of one case whose voxels are noise."""
-
-    def __init__(self, settings: Shared, split: Split) -> None:
-        shape = tuple(settings.read_size)
-        random = np.random.default_rng(0)
-        voxels = {"image": random.random((split.channels, *shape), np.float32)}
-        if isinstance(settings, Finetune) and split.task == "segmentation":
-            voxels["label"] = random.integers(0, max(len(split.labels), 2), (1, *shape), np.uint8)
-        arrays = {name: Extent(0, 0, array.dtype.str, array.shape) for name, array in voxels.items()}
-        self.voxels = {extent: voxels[name] for name, extent in arrays.items()}
-        levels = np.linspace(0, 1, 201, dtype=np.float32)[None].repeat(split.channels, 0)
-        super().__init__([], [Entry("noise", "noise", 1, 0, np.eye(4), (1.0,) * len(shape), levels, "", 0, (), arrays)])
-
-    def array(self, extent: Extent) -> np.ndarray:
-        return self.voxels[extent]
-
-    def view(self, extent: Extent, start: Sequence[int], size: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(self.array(extent))
-
-
-def made_up_batch(settings: Shared, split: Split, training: Training) -> tuple[Batch, float]:
-    """Make one batch by the run's own views or augmentation; gives it and the seconds a crop took."""
-    crops = Crops(
-        MadeUp(settings, split),
-        [Case("noise", "noise", (), label=0.0 if split.task == "regression" else 0)],
-        settings,
-        training.transform,
-    )
-    began = time.perf_counter()
-    items = [crops[index] for index in range(settings.batch_size)]
-    seconds = (time.perf_counter() - began) / len(items)
-    return torch.utils.data.default_collate(items), seconds
-
-
-def peak_memory(compute: Compute) -> float:
-    """The most memory used until now, in GB: of the GPU where there is one, else of this process."""
-    if compute.device.type == "cuda":
-        return torch.cuda.max_memory_reserved(compute.device) / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+def store_line(settings: Shared, wanted: Wanted, lacking: list[Case]) -> str:
+    """Where the store is, and how much is to be added to it."""
+    folder = store_path(settings, wanted).parent
+    if not lacking:
+        return f"store       complete, in {folder}"
+    room = sum(prepared_bytes(case, wanted.geometry) for case in lacking) / 1e9
+    return f"store       {len(lacking)} cases to pack, at most {room:.2f} GB in {folder}"

@@ -28,9 +28,10 @@ from medssl.subsets import take_labelled
 from medssl.tasks import refuse_foreign, task_class
 from medssl.tasks.task import Task
 from medssl.training import Training
+from medssl.wall_clock import costs_of
 
 
-def finetune(settings: Finetune, resume: bool = False) -> None:
+def finetune(settings: Finetune, resume: bool = False, profile: bool = False) -> None:
     """Run a fine-tuning from its settings to its report; raises InputError before anything is written."""
     compute, problems = choose(settings), Gathering()
     with problems:
@@ -48,7 +49,7 @@ def finetune(settings: Finetune, resume: bool = False) -> None:
         warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
     for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:
         run.say(line)
-    progress = train(run, settings, compute, training_of(settings, compute, split, store, task))
+    progress = train(run, settings, compute, training_of(settings, compute, split, store, task), profile)
     finish(run, settings, compute, split, store, task, progress, warnings)
 
 
@@ -98,6 +99,7 @@ def training_of(settings: Finetune, compute: Compute, split: Split, store: Store
         higher_is_better=task.higher_is_better,
         transform=augment,
         before_step=before_step,
+        epoch=len(crops),
     )
 
 
@@ -116,6 +118,7 @@ def finish(
     for line in (found := scores.pop("warnings", [])):
         run.say(line)
     summary = summary_of(settings, split, store, task, progress) | scores | {"warnings": warnings + found}
+    summary |= costs_of(settings, compute, progress)
     run.write_json("summary.json", summary | {"judging_seconds": round(time.monotonic() - began, 1)})
     write_report(run.folder)
     run.say(f"done: {task.headline(scores)} on {scores['n']} {settings.judge} cases, {run.path('report.html')}")
@@ -137,7 +140,6 @@ def summary_of(settings: Finetune, split: Split, store: Store, task: Task, progr
         "seed": settings.seed,
         "lr": settings.lr,
         "steps": progress.step,
-        "seconds": round(progress.seconds, 1),
         "checkpoint": settings.checkpoint,
         "best_step": progress.best_step,
         task.watched: best if math.isfinite(best) else None,

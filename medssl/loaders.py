@@ -4,6 +4,7 @@ Every draw comes from (seed, purpose, epoch, place, crop), so the data of a step
 after a resume in the middle of an epoch and on any number of ranks. Axis letters: b batch, c channel, then space.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -80,7 +81,8 @@ class Crops(Dataset[Item]):
         return self.orders[epoch]
 
     def item(self, case: Case, entry: Entry, draws: np.random.SeedSequence, out: Tensor | None = None) -> Item:
-        """Read one crop, scale it and transform it by these draws."""
+        """Read one crop, scale it and transform it by these draws; `read_s` and `views_s` say how long both took."""
+        began = time.perf_counter()
         start = self.start(entry, np.random.default_rng(draws))
         image = load(self.store, entry, self.settings, start, out)
         item: Item = {"image": image, "id": entry.id, "patient": entry.patient}
@@ -90,10 +92,12 @@ class Crops(Dataset[Item]):
             item["number"] = torch.tensor(case.label, dtype=torch.float64)  # float32 is too coarse for dates and such
         if entry.label is not None and isinstance(self.settings, Finetune):
             item["label"] = load_label(self.store, entry.label, self.settings, start)
+        read = time.perf_counter()
         if self.transform is not None:
             self.transform.set_random_state(seed=int(draws.generate_state(1, np.uint64)[0] >> 2))  # type: ignore[attr-defined]
             item = {key: untracked(value) for key, value in self.transform(item).items()}
-        return item | {"data_hash": item_hash(item)}
+        item |= {"data_hash": item_hash(item)}
+        return item | {"read_s": read - began, "views_s": time.perf_counter() - read}
 
     def start(self, entry: Entry, random: np.random.Generator) -> NDArray[np.int64]:
         """Draw a crop's first voxel: in pre-training around the foreground, in fine-tuning around a class."""
@@ -148,6 +152,8 @@ def collate(items: Sequence[Item]) -> Item:
         if isinstance(first, Tensor) and get_worker_info() is None:
             shape = first.expand(len(values), *first.shape)
             batch[key] = joined(values) if side_by_side(values) else torch.stack(values, out=BATCHES[key].empty_like(shape))
+        elif isinstance(first, float):  # times, which are no data
+            batch[key] = values
         else:
             batch[key] = default_collate(values)  # in a worker it stacks in memory shared with the main process
     return batch

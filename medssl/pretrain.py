@@ -39,6 +39,7 @@ from medssl.splits import Split
 from medssl.store import Store
 from medssl.training import Batch, Training, to_device
 from medssl.views_place import loaded_views, views_place, with_views
+from medssl.wall_clock import costs_of
 from networks.features import Encoder
 from networks.transfer import Report
 
@@ -47,7 +48,7 @@ SHOWN = 4  # crops in the figure of the views
 WATCHED = 1024  # validation crops whose features are watched
 
 
-def pretrain(settings: Pretrain, resume: bool = False) -> None:
+def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False) -> None:
     """Run a pre-training from its settings to its report; raises InputError before anything is written."""
     compute, problems = choose(settings), Gathering()
     with problems:
@@ -60,7 +61,7 @@ def pretrain(settings: Pretrain, resume: bool = False) -> None:
         run.say(line)
     if loaded:
         run.say(f"encoder {settings.encoder}: {loaded}")
-    progress = train(run, settings, compute, training_of(settings, compute, split, store, method))
+    progress = train(run, settings, compute, training_of(settings, compute, split, store, method), profile)
     finish(run, settings, compute, split, store, method, progress, loaded)
 
 
@@ -168,6 +169,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
         views=partial(with_views, views),
         warnings=warnings,
         before_step=method.before_step,
+        epoch=len(crops),
     )
 
 
@@ -227,7 +229,7 @@ def finish(
             "method": settings.method.name,
             "network": settings.network.name,
             "steps": progress.step,
-            "seconds": round(progress.seconds, 1),
+            **costs_of(settings, compute, progress),
             "checkpoint": settings.checkpoint,
             "best_step": progress.best_step,
             "watched": method.VALIDATION,

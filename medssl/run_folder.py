@@ -27,7 +27,8 @@ from medssl.stopping import Finished
 FILES = (
     "config.json", "environment.json", "split.json", "log.txt", "metrics.jsonl", "progress.png", "checkpoint_latest.pt",
     "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "views.npz", "embeddings.npz",
-    "predictions.csv", "predictions.npz", "summary.json", "report.html", ".lock",
+    "predictions.csv", "predictions.npz", "summary.json", "report.html",
+    "trace.json.gz", ".lock",
 )  # fmt: skip
 BESIDE = ("rates.json", "rates.png")  # what `medssl rates` leaves in a folder, before there is a run or after
 
@@ -56,7 +57,7 @@ class RunFolder:
                 raise Finished(f"{folder} is finished")
 
     @classmethod
-    def open(cls, settings: Shared, kind: str, resume: bool) -> Self:
+    def open(cls, settings: Shared, kind: str, resume: bool = False) -> Self:
         """Start a run, or go on with one; raises as `check` does, and InputError when another process has the folder."""
         cls.check(settings, kind, resume)
         folder = settings.out

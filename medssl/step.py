@@ -35,13 +35,15 @@ class Step:
     def __call__(self, number: int, batch: Batch) -> dict[str, Any]:
         """Take step `number`, counted from 1; gives its metrics. Raises NotFiniteError, and the weights stay as they were."""
         watch = Stopwatch(self.compute.device)
+        moved = to_device(batch, self.compute.device)
+        watch.lap("transfer_s")
         torch.manual_seed(self.settings.seed * 1_000_003 + number)
         self.training.model.train()
         self.training.before_step(number)
         now = self.pace(number)
         set_pace(self.optimiser, now)
         self.optimiser.zero_grad(set_to_none=True)
-        values = self.gradients(to_device(batch, self.compute.device), watch)
+        values = self.gradients(moved, watch)
         norm = clip_gradients(self.parameters, self.settings.clip)
         self.refuse_non_finite(number, values["loss"], norm, batch)
         self.optimiser.step()
@@ -54,7 +56,7 @@ class Step:
         sums, count = dict[str, float](), self.settings.accumulate
         for part in parts_of(batch, count):
             seen = self.training.views(part)
-            watch.lap("views_s")
+            watch.lap("device_views_s")
             with self.compute.context():
                 losses = self.training.loss(seen)
             watch.lap("forward_s")

@@ -29,12 +29,16 @@ class Stopwatch:
         """Count the time since the last lap to `name`."""
         self.marks.append((name, self.mark()))
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds by name, and `step_s` in all; waits for the GPU."""
+    def laps(self) -> dict[str, float]:
+        """Seconds by name; waits for the GPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found: dict[str, float] = {}
         for (_, before), (name, after) in zip(self.marks, self.marks[1:], strict=False):
             passed = after - before if isinstance(after, float) else before.elapsed_time(after) / 1e3
             found[name] = found.get(name, 0.0) + passed
-        return {name: round(s, 5) for name, s in (found | {"step_s": time.perf_counter() - self.began}).items()}
+        return {name: round(s, 5) for name, s in found.items()}
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by name, and `step_s` in all; waits for the GPU."""
+        return self.laps() | {"step_s": round(time.perf_counter() - self.began, 5)}

@@ -25,6 +25,7 @@ class Training:
     views: Callable[[Batch], Batch] = lambda batch: batch  # makes those of a batch on the device, where the loader did not
     warnings: Callable[[dict[str, Any]], list[str]] = lambda figures: []  # of a step and its validation
     before_step: Callable[[int], None] = lambda step: None
+    epoch: int = 1  # crops after which every case was seen once
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -22,6 +22,7 @@ class Task(Protocol):
     `loaded` says what of it came from a file. `watched` is the validation figure that selects the best checkpoint.
     """
 
+    split: Split
     network: nn.Module
     encoder: Encoder | None
     loaded: Report | None
