@@ -40,6 +40,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/crops.py
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/estimate.py
 
 # The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
 hippocampus: $(INSTALLED)

@@ -89,7 +89,8 @@ def pieces_of(settings: Shared, compute: Compute, rehearsal: Rehearsal, start: f
         run = Quiet.open(inside, "finetune" if isinstance(settings, Finetune) else "pretrain")
         latest, best = time_checkpoints(run, stepping.state)
         drawing = time_curves(settings, run, stepping.told, figures)
-        finish = time_finish(settings, run, rehearsal) if pack == 0 else validation * rehearsal.judged / rehearsal.cases
+        judging = validation * rehearsal.judged / rehearsal.cases + 2 * drawing  # the report draws on light and dark
+        finish = time_finish(settings, run, rehearsal) if pack == 0 else judging
         run.close()
     rest = max(loading.seconds - loading.read - loading.views, 0.0)
     validation += drawing

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 PARTS = {  # keys of metrics.jsonl that follow each other, in words
     "data_s": "waiting for data",
-    "transfer_s": "moving it to the device",
+    "transfer_s": "moving data",
     "forward_s": "forward",
     "backward_s": "backward",
     "optimiser_s": "optimiser",
@@ -106,16 +106,14 @@ def faster_data(spent: TimeSpent, machine: Machine) -> str:
             f"workers={min(needed, most)} {'would keep up' if enough else f'helps; {needed} would keep up, on as many cores'}"
         )
     if views >= reading:
-        remedy = "views_on=device makes them there" if machine.movable_views else "cheaper views help"
+        remedy = "views_on=device makes them on the GPU" if machine.movable_views else "cheaper views help"
         return f"views cost {time_of(views)} a step, and {no_more(machine)}: {remedy}"
     return f"reading costs {time_of(reading)} a step, and {no_more(machine)}: a faster disk for store= helps"
 
 
 def no_more(machine: Machine) -> str:
     """Why more workers are no remedy."""
-    return (
-        f"{machine.workers} workers and the step take all {machine.cores} cores" if machine.cores > 1 else "there is one core"
-    )
+    return "there is one core" if machine.cores == 1 else f"the step and its workers take all {machine.cores} cores"
 
 
 def enough_workers(spent: TimeSpent, machine: Machine) -> str:

@@ -51,8 +51,8 @@ class WallClock:
 def machine_of(settings: Shared, compute: Compute) -> Machine:
     """What this process and its workers compute with."""
     gpu = compute.device.type != "cpu"
-    movable = getattr(settings, "views_on", "device") != "device"
-    return Machine(settings.workers, cores(), torch.get_num_threads(), gpu, movable and not gpu)
+    movable = gpu and getattr(settings, "views_on", "device") == "loader"
+    return Machine(settings.workers, cores(), torch.get_num_threads(), gpu, movable)
 
 
 def costs_of(settings: Shared, compute: Compute, progress: "Progress") -> dict[str, Any]:

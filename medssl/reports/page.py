@@ -75,6 +75,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], name: str) -> st
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{words(name)}">\n{inner}\n</div>\n'
 
 
+def bars(rows: Sequence[tuple[str, float, str]], name: str) -> str:
+    """Give a table of words, a bar for each share of 1, and what stands beside it in words."""
+    cells = [[words(row), f'<span style="width:{100 * share:.1f}%"></span>', words(text)] for row, share, text in rows]
+    return f'<table class="bars" aria-label="{words(name)}"><tbody>\n{"".join(map(_row, cells))}</tbody></table>\n'
+
+
 def settings(values: Mapping[str, Any]) -> str:
     """Give names and values of settings as a table of words."""
     rows = "".join(_row([words(name), f"<code>{words(plain(value))}</code>"]) for name, value in values.items())

@@ -15,6 +15,7 @@ from medssl.reports.page import bullets, grid, paragraph, picture, section, sett
 from medssl.reports.pretraining import embeddings, pretraining_answer, reads_labels, views
 from medssl.reports.regression import number_answer, number_limits, number_pictures, number_tables
 from medssl.reports.segmentation import voxel_answer, voxel_limits, voxel_tables
+from medssl.reports.time_spent import time_parts
 from medssl.reports.voxel_pictures import voxel_pictures
 from medssl.runs import Run
 
@@ -57,6 +58,7 @@ def body(run: Run) -> list[str]:
         section("The answer", paragraph(answer(run), "answer"), bullets(warnings(run), "warnings")),
         section("Scores", *scores(run)),
         section("Curves", curves_grid(run)),
+        section("Where the time went", *time_parts(run)),
         section("Views", views(run, arrays_of(run, "views.npz"))),
         section("Embeddings", embeddings(run, arrays_of(run, "embeddings.npz"))),
         section("Predictions", predictions(run)),
