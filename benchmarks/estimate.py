@@ -56,7 +56,7 @@ def main() -> None:
 def row(folder: Path, kind: str, workers: int, steps: int) -> dict[str, Any]:
     """Estimate a run without and with a store, and make it; the first estimate is of a run that packs as well."""
     words = [
-        sys.executable, str(ROOT / f"ssl_{kind}.py"), f"demo_{kind}", f"split={folder / 'data/split.json'}", f"workers={workers}",
+        sys.executable, f"ssl_{kind}.py", f"demo_{kind}", f"split={folder / 'data/split.json'}", f"workers={workers}",
         f"out={folder / f'{kind}-{workers}'}", f"store={folder / 'store'}", f"steps={steps}", f"validate_every={steps // 3}",
         f"checkpoint_every={steps // 2}", "overwrite=true",
     ]  # fmt: skip
@@ -70,10 +70,10 @@ def said(words: Sequence[str]) -> Said:
     """What `--dry-run` says."""
     text = subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     print(text, file=sys.stderr)
-    hours, memory = re.search(r"^run +([\d.]+) hours", text, re.M), re.search(r"^memory +([\d.]+) GB", text, re.M)
-    assert hours is not None
+    run, memory = re.search(r"^run +([\d.]+) hours(?:, (\d+) s)?", text, re.M), re.search(r"^memory +([\d.]+) GB", text, re.M)
+    assert run is not None
     assert memory is not None
-    return Said(3600 * float(hours[1]), float(memory[1]))
+    return Said(float(run[2] or 3600 * float(run[1])), float(memory[1]))
 
 
 def measured(words: Sequence[str]) -> Said:
