@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 PARTS = {  # keys of metrics.jsonl that follow each other, in words
     "data_s": "waiting for data",
     "transfer_s": "moving data",
+    "device_views_s": "views on the device",
     "forward_s": "forward",
     "backward_s": "backward",
     "optimiser_s": "optimiser",
     "validate_s": "validation",
     "checkpoint_s": "checkpoints",
 }
-COMPUTING = ("transfer_s", "forward_s", "backward_s", "optimiser_s")
+COMPUTING = ("transfer_s", "device_views_s", "forward_s", "backward_s", "optimiser_s")
 LOADING = {"read_s": "reading", "views_s": "views"}  # in the loader, beside those
 WAITS = 0.1  # share of the loop that a run may wait for its data and still be bound by compute
 SPARE = 1.25  # work that workers should be able to do, relative to what is needed
