@@ -43,8 +43,8 @@ class Progress:
     best_step: int = 0
     worse: int = 0  # validations since the best one
     seconds: float = 0.0
-    checkpoint_s: float = 0.0  # of the last checkpoint, until the next step's line tells it
-    memory: float = 0.0  # bytes at most
+    checkpoint_s: float = 0.0  # of the last checkpoint, until the next step's line tells it; not remembered
+    memory: float = 0.0  # bytes at most, of this start; not remembered
     stop: bool = False  # patience is at its end
 
 
@@ -147,7 +147,7 @@ def state_of(training: Training, optimiser: torch.optim.Optimizer, progress: Pro
     return {
         "model": training.model.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "progress": vars(progress).copy(),
+        "progress": {key: value for key, value in vars(progress).items() if key not in ("checkpoint_s", "memory")},
     }
 
 

@@ -56,10 +56,11 @@ def of_pretraining(settings: Pretrain, compute: Compute, split: Split, store: St
     """Method and encoder of a pre-training."""
     encoder = build_encoder(settings, split.channels)
     start_encoder(encoder, settings)
-    method = method_class(settings.method.name)(encoder, settings).to(compute.device)
+    method = method_class(settings.method.name)(encoder, settings)
+    whole = pretrain.training_of(settings, compute, split, store, method)
 
     def training(settings: Pretrain, split: Split) -> Training:
-        return pretrain.training_of(settings, compute, split, store, method)
+        return pretrain.training_of(settings, placed(compute), split, store, method)
 
     def validate(count: int) -> Callable[[], dict[str, float]]:
         found = training(settings, few(split, count)).validate
@@ -70,7 +71,7 @@ def of_pretraining(settings: Pretrain, compute: Compute, split: Split, store: St
         pretrain.finish(run, settings, compute, few(split, count), store, method, progress)
 
     batches = training(alone(settings), split).batches(0)
-    return Rehearsal(training(settings, split), batches, validate, finish, len(split.part("validation")), 0)
+    return Rehearsal(whole, batches, validate, finish, len(split.part("validation")), 0)
 
 
 def of_finetuning(settings: Finetune, compute: Compute, split: Split, store: Store) -> Rehearsal:
@@ -86,9 +87,14 @@ def of_finetuning(settings: Finetune, compute: Compute, split: Split, store: Sto
         finetune.finish(run, settings, compute, few(split, count), store, of_few(count), progress, [])
 
     training = finetune.training_of(settings, compute, split, store, task)
-    batches = finetune.training_of(alone(settings), compute, split, store, task).batches(0)
+    batches = finetune.training_of(alone(settings), placed(compute), split, store, task).batches(0)
     cases, judged = (len(split.part(part)) for part in ("validation", settings.judge))
     return Rehearsal(training, batches, lambda count: partial(of_few(count).validate, store, compute), finish, cases, judged)
+
+
+def placed(compute: Compute) -> Compute:
+    """The same for a network that is placed already: its blocks stay as they are."""
+    return replace(compute, recomputed=False, compiled=False)
 
 
 def alone(settings: Settings) -> Settings:
