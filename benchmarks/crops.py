@@ -12,7 +12,6 @@ out; `memory` the most that process had, with about 480 MB of imports; `raw` rea
 """
 
 import argparse
-import multiprocessing
 import resource
 import shutil
 import statistics
@@ -42,6 +41,7 @@ from medssl.data import load_data
 from medssl.loaders import Crops, training_loader
 from medssl.splits import write_split
 from medssl.store import Extent
+from turns import in_a_process
 
 SHAPE, WINDOW, BATCH = (256, 256, 192), (-1000.0, 1000.0), 4
 WAYS = ("Dataset", "PersistentDataset", "CacheDataset", "CacheDataset, no copy", "store")
@@ -125,12 +125,6 @@ def measure(options: argparse.Namespace, files: list[Path], folder: Path) -> Non
         )
     for way in (way for way in medians if way != "store" and "store" in medians):
         print(f"the store gives {medians[way]['ms'] / medians['store']['ms']:.2f} times the crops of {way}")
-
-
-def in_a_process(work: Callable[..., Any], *words: Any) -> Any:
-    """Call a function in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, words)
 
 
 def fill(way: str, files: list[Path], folder: Path, side: int, crops: int, seconds: float) -> None:

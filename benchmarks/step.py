@@ -1,6 +1,6 @@
 """The pre-training step of system A: ours against the tutorial's, written with MONAI's own parts.
 
-    python benchmarks/step.py [--crop 96] [--crops 2] [--threads 2] [--device cpu]
+    python benchmarks/step.py [--crop 96] [--crops 2] [--threads 2] [--device cpu] [--json FILE]
 
 Same weights, same two corrupted views of the same crops, same loss: ViT-B/16 autoencoder, L1 of the first restoration and
 NT-Xent of both, at temperature 0.05. The reference is the tutorial's: a forward for each view, `ContrastiveLoss`, Adam, in
@@ -8,14 +8,7 @@ float32. Each way runs in a process of its own, in turns; the figures are median
 process had above what its imports took.
 """
 
-import argparse
-import json
-import multiprocessing
-import resource
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from monai.losses import ContrastiveLoss
@@ -30,6 +23,7 @@ from medssl.optimisers import optimiser_of, parameter_groups
 from medssl.step import Step
 from medssl.training import Training
 from networks import build_encoder
+from turns import in_turns, measured, parser_of, report
 
 TEMPERATURE, RATE = 0.05, 1e-4
 WAYS = ("tutorial", "medssl, float32", "medssl")
@@ -37,52 +31,23 @@ WAYS = ("tutorial", "medssl, float32", "medssl")
 
 def main() -> None:
     """Time every way in turns and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crop", type=int, default=96)
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--crops", type=int, default=2, help="of a batch; each has two views")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn, after one that warms up")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     words = (options.crop, options.crops, options.threads, options.device, options.steps)
-    turns = [{way: in_a_process(one_turn, way, *words) for way in WAYS} for _ in range(options.turns)]
-    rows = {way: {key: statistics.median(turn[way][key] for turn in turns) for key in turns[0][way]} for way in WAYS}
-    if options.json:
-        print(json.dumps(rows, indent=1))
-    first = rows["tutorial"]
-    print(f"| {'step':16} | {'s':>7} | {'faster':>6} | {'memory MB':>9} | {'of it':>5} | {'first loss':>10} |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for way, row in rows.items():
-        faster, share = first["s"] / row["s"], row["memory_mb"] / first["memory_mb"]
-        cells = f"{row['s']:7.3f} | {faster:6.2f} | {row['memory_mb']:9.0f} | {share:5.2f} | {row['loss']:10.5f}"
-        print(f"| {way:16} | {cells} |")
-
-
-def in_a_process(work: Callable[..., Any], *words: Any) -> Any:
-    """Call a function in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, words)
+    report(in_turns(WAYS, options.turns, one_turn, *words), options)
 
 
 def one_turn(way: str, crop: int, crops: int, threads: int, device: str, steps: int) -> dict[str, float]:
     """Take steps one way: seconds of the median one, the loss of the first, and memory."""
-    torch.set_num_threads(threads)
-    on = torch.device(device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    random = torch.Generator().manual_seed(0)
-    image = torch.rand(crops, 1, *[crop] * 3, generator=random).to(on)
-    views = [torch.rand(image.shape, generator=random).to(on) for _ in range(2)]
-    take = tutorial(image, views, on) if way == "tutorial" else ours(image, views, device, "float32" in way, threads)
-    times, losses = [], []
-    for _ in range(steps + 1):
-        began = time.perf_counter()
-        losses.append(take())  # which waits for the loss, so that a GPU is done
-        times.append(time.perf_counter() - began)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-    memory = torch.cuda.max_memory_allocated(on) / 1e6 if on.type == "cuda" else peak
-    return {"s": statistics.median(times[1:]), "loss": losses[0], "memory_mb": memory}
+
+    def prepare() -> Callable[[], float]:
+        on, random = torch.device(device), torch.Generator().manual_seed(0)
+        image = torch.rand(crops, 1, *[crop] * 3, generator=random).to(on)
+        views = [torch.rand(image.shape, generator=random).to(on) for _ in range(2)]
+        return tutorial(image, views, on) if way == "tutorial" else ours(image, views, device, "float32" in way, threads)
+
+    return measured(prepare, threads, device, steps)
 
 
 def weights(crop: int) -> ViTAutoEnc:

@@ -43,14 +43,21 @@ ROUNDS = 5
 VIEWS = ("view_0", "view_1")
 
 
-def monai_views() -> Compose:
+def monai_views(crop: int = 96) -> Compose:
     """The tutorial's composition, in the names used here."""
     steps: list[Callable[..., Any]] = [CopyItemsd("image", times=len(VIEWS), names=VIEWS)]
+    small, large, kept, most, shuffled = boxes(crop).values()
     for view in VIEWS:
-        inside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=5, max_spatial_size=32, dropout_holes=True)
-        outside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=20, max_spatial_size=64, dropout_holes=False)
-        steps += [OneOf([inside, outside]), RandCoarseShuffled(view, prob=0.8, holes=10, spatial_size=8)]
+        inside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=small, max_spatial_size=large, dropout_holes=True)
+        outside = RandCoarseDropoutd(view, prob=1.0, holes=6, spatial_size=kept, max_spatial_size=most, dropout_holes=False)
+        steps += [OneOf([inside, outside]), RandCoarseShuffled(view, prob=0.8, holes=10, spatial_size=shuffled)]
     return Compose(steps)
+
+
+def boxes(crop: int) -> dict[str, int]:
+    """The tutorial's sizes of boxes, for crops of 96^3, in proportion to the crop's side; by our settings' names."""
+    sizes = {"inpaint_min": 5, "inpaint_max": 32, "outpaint_min": 20, "outpaint_max": 64, "shuffle": 8}
+    return {f"{name}_size": max(round(size * crop / 96), 1) for name, size in sizes.items()}
 
 
 def monai_joint_views(shape: tuple[int, ...]) -> Compose:
