@@ -6,14 +6,12 @@ Axis letters: c channel, then the spatial axes (2 or 3).
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.inferers.inferer import SlidingWindowInferer
 
-from medssl.problems import RunError
 from medssl.scores.voxels import (
     EMPTY_CLASS_POLICY,
     NAN,
@@ -24,6 +22,7 @@ from medssl.scores.voxels import (
     score_by_case,
     summarise,
 )
+from medssl.windows import label_map
 
 __all__ = [
     "EMPTY_CLASS_POLICY",
@@ -39,8 +38,6 @@ __all__ = [
     "prediction_arrays",
     "summarise",
 ]
-
-STITCH_ON_CPU = 512 * 512 * 64  # voxels; the class scores of a larger image are kept in main memory, not on the GPU
 
 
 class LabelledImage(NamedTuple):
@@ -78,7 +75,7 @@ def predict_volume(
     batch_size: int = 4,
     autocast: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Predict the label map (*spatial, uint8, on the CPU) of an image (c, *spatial) of any size.
+    """Predict the label map (*spatial, on the CPU) of an image (c, *spatial) of any size; see `medssl.windows.label_map`.
 
     Windows overlap and are blended with Gaussian weights; an image smaller than the window is padded with zeros, one
     of exactly its size takes a single forward. RunError where the network's output is not finite.
@@ -86,28 +83,17 @@ def predict_volume(
     if image.ndim != len(window) + 1:
         raise ValueError(f"image of shape {tuple(image.shape)}, expected (c, *spatial) with {len(window)} spatial axes")
     device = next(network.parameters(), image).device
-    inputs = image.as_subclass(torch.Tensor)[None].to(device, torch.float32)
 
     def forward(crops: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        # A forward uses each weight once: its bfloat16 copy need not outlive the layer.
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None, cache_enabled=False):
             logits: torch.Tensor = network(crops)
-        # An arg max over NaN is a class like any other: it would hide a broken network behind a low Dice.
-        if not torch.isfinite(logits).all():
-            raise RunError("the network's output is not finite: it can't be judged")
-        return logits.float()
+        return logits
 
     was_training = network.training
     network.eval()
     try:
-        with torch.no_grad():
-            if tuple(image.shape[1:]) == tuple(window):
-                logits = forward(inputs)
-            else:
-                stitch = SlidingWindowInferer(
-                    window, batch_size, overlap, mode="gaussian", cpu_thresh=STITCH_ON_CPU, cache_roi_weight_map=False
-                )
-                logits = cast(torch.Tensor, stitch(inputs, forward))
-            return logits[0].argmax(0).to("cpu", torch.uint8)
+        return label_map(forward, image.as_subclass(torch.Tensor).to(device, torch.float32), window, overlap, batch_size)
     finally:
         network.train(was_training)
 
