@@ -74,11 +74,12 @@ def predict_volume(
     overlap: float = 0.25,
     batch_size: int = 4,
     autocast: torch.dtype | None = None,
+    blend: str = "gaussian",
 ) -> torch.Tensor:
     """Predict the label map (*spatial, on the CPU) of an image (c, *spatial) of any size; see `medssl.windows.label_map`.
 
-    Windows overlap and are blended with Gaussian weights; an image smaller than the window is padded with zeros, one
-    of exactly its size takes a single forward. RunError where the network's output is not finite.
+    Windows overlap and are blended with "gaussian" or "constant" weights; an image smaller than the window is padded with
+    zeros, one of exactly its size takes a single forward. RunError where the network's output is not finite.
     """
     if image.ndim != len(window) + 1:
         raise ValueError(f"image of shape {tuple(image.shape)}, expected (c, *spatial) with {len(window)} spatial axes")
@@ -93,7 +94,8 @@ def predict_volume(
     was_training = network.training
     network.eval()
     try:
-        return label_map(forward, image.as_subclass(torch.Tensor).to(device, torch.float32), window, overlap, batch_size)
+        inputs = image.as_subclass(torch.Tensor).to(device, torch.float32)
+        return label_map(forward, inputs, window, overlap, batch_size, blend)
     finally:
         network.train(was_training)
 
