@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from losses import resident_mib
 from medssl.device import has_bfloat16
 from medssl.evaluate import dice, predict_volume
+from networks import build_encoder
+from networks.unetr import unetr
 from step import in_a_process
 
 CLASSES, BATCH = 14, 4
 WAYS = ("tutorial", "medssl, float32", "medssl")
-SMALL = {"hidden_size": 192, "mlp_dim": 768, "num_heads": 6}
+SMALL = {"channels": 3, "hidden": 192}
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def one_turn(
 ) -> dict[str, float]:
     """Predict one image one way: seconds and memory."""
     torch.set_num_threads(threads)
-    network = unetr(crop).eval().to(device)
+    network = network_of(way, crop).to(device)
     image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0)).to(device)
     on_gpu = image.device.type == "cuda"
     if on_gpu:
@@ -97,9 +99,10 @@ def agreement_with_tutorial(steps: int, overlap: float, blend: str, threads: int
     """Dice of each way's labels with the tutorial's and with the truth, as a mean over classes, from a trained network."""
     torch.set_num_threads(threads)
     crop, size = 48, (112, 96, 96)
-    network = trained(crop, steps, torch.device(device))
+    weights = trained(crop, steps, torch.device(device))
     image, truth = phantom(size, seed=1)
-    found = {way: predict(way, network, image.to(device), crop, overlap, blend) for way in WAYS}
+    networks = {way: network_of(way, crop, **SMALL, weights=weights).to(device) for way in WAYS}
+    found = {way: predict(way, networks[way], image.to(device), crop, overlap, blend) for way in WAYS}
     organs = range(1, CLASSES)
     return {
         way: {
@@ -111,9 +114,9 @@ def agreement_with_tutorial(steps: int, overlap: float, blend: str, threads: int
     }
 
 
-def trained(crop: int, steps: int, device: torch.device) -> nn.Module:
-    """A small UNETR that has learned to tell the phantom's organs apart."""
-    network = unetr(crop, in_channels=3, **SMALL).to(device)
+def trained(crop: int, steps: int, device: torch.device) -> dict[str, Tensor]:
+    """The weights of a small UNETR that has learned to tell the phantom's organs apart."""
+    network = network_of("tutorial", crop, **SMALL).train().to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     criterion = DiceCELoss(to_onehot_y=True, softmax=True)
@@ -125,7 +128,7 @@ def trained(crop: int, steps: int, device: torch.device) -> nn.Module:
         criterion(logits.float(), label[None]).backward()
         optimiser.step()
         schedule.step()
-    return network.eval()
+    return network.state_dict()
 
 
 def phantom(size: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
@@ -141,10 +144,22 @@ def phantom(size: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
     return colours + 0.2 * torch.randn(colours.shape, generator=random), label
 
 
-def unetr(crop: int, in_channels: int = 1, **sizes: int) -> nn.Module:
-    """The tutorial's UNETR, its weights drawn from one seed."""
+def network_of(
+    way: str, crop: int, channels: int = 1, hidden: int = 768, weights: dict[str, Tensor] | None = None
+) -> nn.Module:
+    """The tutorial's UNETR, MONAI's or ours, with the same weights: by default those of one seed."""
     torch.manual_seed(0)
-    return UNETR(in_channels, out_channels=CLASSES, img_size=(crop,) * 3, feature_size=16, **sizes)
+    network: nn.Module = UNETR(
+        channels, CLASSES, (crop,) * 3, feature_size=16, hidden_size=hidden, mlp_dim=4 * hidden, num_heads=hidden // 64
+    )
+    if weights:
+        network.load_state_dict(weights)
+    if way == "tutorial":
+        return network.eval()
+    sizes = {"hidden_size": hidden, "mlp_size": 4 * hidden, "layers": 12, "heads": hidden // 64, "patch_size": [16] * 3}
+    ours = unetr(build_encoder("vit_base", channels, [crop] * 3, **sizes), CLASSES)
+    ours.load_state_dict(network.state_dict())
+    return ours.eval()
 
 
 if __name__ == "__main__":
