@@ -15,6 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -77,6 +78,7 @@ def one_turn(
     if on_gpu:
         predict(way, network, image[:, :crop, :crop, :crop], crop, overlap, blend)  # warms up
         torch.cuda.reset_peak_memory_stats(device)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew: two networks were held while ours was filled
     before = torch.cuda.memory_allocated(device) / 1e6 if on_gpu else resident_mib("VmRSS") * 1.048576
     began, cpu_began = time.perf_counter(), time.process_time()
     predict(way, network, image, crop, overlap, blend)  # gives labels on the CPU, so that a GPU is done
