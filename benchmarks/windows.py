@@ -28,7 +28,7 @@ from medssl.device import has_bfloat16
 from medssl.evaluate import dice, predict_volume
 from networks import build_encoder
 from networks.unetr import unetr
-from step import in_a_process
+from turns import in_a_process
 
 CLASSES, BATCH = 14, 4
 WAYS = ("tutorial", "medssl, float32", "medssl")
