@@ -4,19 +4,19 @@
 
 Same weights, same image, same windows and blending: the UNETR of the tutorial (ViT-B/16, 14 classes) with random weights.
 The tutorial predicts four windows at a time in float32. Each way runs in a process of its own, in turns; the figures are
-medians of the turns, `memory` is the most that process had above imports, network and image; `--json` has the processor's
+medians of the turns, `memory` is the most that process had above imports, network and image (Linux
+only); `--json` has the processor's
 seconds as well. How far the labels agree is
 measured with a small UNETR that is first trained on a phantom of as many classes, as random weights give noise.
 """
 
 import argparse
-import json
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.inferers.utils import sliding_window_inference
 from monai.losses import DiceCELoss
@@ -28,7 +28,7 @@ from medssl.device import has_bfloat16
 from medssl.evaluate import dice, predict_volume
 from networks import build_encoder
 from networks.unetr import unetr
-from turns import in_a_process
+from turns import in_a_process, in_turns, write_results
 
 CLASSES, BATCH = 14, 4
 WAYS = ("tutorial", "medssl, float32", "medssl")
@@ -46,16 +46,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--steps", type=int, default=400, help="of the small network's training")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     where = (options.overlap, options.blend, options.threads, options.device)
     words = (options.size, options.crop, *where)
-    turns = [{way: in_a_process(one_turn, way, *words) for way in WAYS} for _ in range(options.turns)]
+    timed = in_turns(WAYS, options.turns, one_turn, *words)
     agreement = in_a_process(agreement_with_tutorial, options.steps, *where)
-    medians = {way: {key: statistics.median(turn[way][key] for turn in turns) for key in turns[0][way]} for way in WAYS}
-    rows = {way: medians[way] | agreement[way] for way in WAYS}
-    if options.json:
-        print(json.dumps(rows, indent=1))
+    rows = {way: timed[way] | agreement[way] for way in WAYS}
     first = rows["tutorial"]
     print(
         f"| {'prediction':16} | {'s':>7} | {'faster':>6} | {'memory MB':>9} | {'of it':>5} | {'same Dice':>9} | {'Dice':>6} |"
@@ -65,6 +62,8 @@ def main() -> None:
         faster, share = first["s"] / row["s"], row["memory_mb"] / first["memory_mb"]
         cells = f"{row['s']:7.1f} | {faster:6.2f} | {row['memory_mb']:9.0f} | {share:5.2f}"
         print(f"| {way:16} | {cells} | {row['dice_with_tutorial']:9.5f} | {row['dice']:6.4f} |")
+    if options.json:
+        write_results(options, rows)
 
 
 def one_turn(
@@ -98,7 +97,7 @@ def predict(way: str, network: nn.Module, image: Tensor, crop: int, overlap: flo
 
 
 def agreement_with_tutorial(steps: int, overlap: float, blend: str, threads: int, device: str) -> dict[str, dict[str, float]]:
-    """Dice of each way's labels with the tutorial's and with the truth, as a mean over classes, from a trained network."""
+    """Dice of each way's labels with the tutorial's and with the truth: means over the classes that either has."""
     torch.set_num_threads(threads)
     crop, size = 48, (112, 96, 96)
     weights = trained(crop, steps, torch.device(device))
@@ -108,9 +107,9 @@ def agreement_with_tutorial(steps: int, overlap: float, blend: str, threads: int
     organs = range(1, CLASSES)
     return {
         way: {
-            "dice_with_tutorial": float(dice(labels, found["tutorial"], organs).mean()),
-            "worst_class": float(dice(labels, found["tutorial"], organs).min()),
-            "dice": float(dice(labels, truth, organs).mean()),
+            "dice_with_tutorial": float(np.nanmean(dice(labels, found["tutorial"], organs))),
+            "worst_class": float(np.nanmin(dice(labels, found["tutorial"], organs))),
+            "dice": float(np.nanmean(dice(labels, truth, organs))),
         }
         for way, labels in found.items()
     }
