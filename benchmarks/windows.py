@@ -4,10 +4,9 @@
 
 Same weights, same image, same windows and blending: the UNETR of the tutorial (ViT-B/16, 14 classes) with random weights.
 The tutorial predicts four windows at a time in float32. Each way runs in a process of its own, in turns; the figures are
-medians of the turns, `memory` is the most that process had above imports, network and image (Linux
-only); `--json` has the processor's
-seconds as well. How far the labels agree is
-measured with a small UNETR that is first trained on a phantom of as many classes, as random weights give noise.
+medians of the turns, `memory` is the most that process had above imports, network and image (on Linux only), and `--json`
+has the processor's seconds as well. How far the labels agree is measured with a small UNETR that is first trained on a
+phantom of as many classes, as random weights give noise.
 """
 
 import argparse
