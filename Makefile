@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCHMARKS := limits views batch_views crops losses step finetune_step windows estimate loop ranks
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
@@ -34,13 +35,12 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(PYTEST) -m 'not slow'
 
+# Every benchmark beside what a user would run instead, about an hour on two quiet cores; tables and JSON in runs/bench.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/views.py
-	$(BIN)/python benchmarks/batch_views.py
-	$(BIN)/python benchmarks/crops.py
-	$(BIN)/python benchmarks/losses.py
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/estimate.py
+	@mkdir -p runs/bench
+	@set -e; for name in $(BENCHMARKS); do echo; echo "## $$name"; \
+		$(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json > runs/bench/$$name.md || { cat runs/bench/$$name.md; exit 1; }; \
+		cat runs/bench/$$name.md; done
 
 # The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
 hippocampus: $(INSTALLED)

@@ -10,7 +10,6 @@ making the views launches, which bounds a GPU on small batches.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.utils.data import default_collate
 from transforms.in_batches import BatchViews, Drawn
 from transforms.joint_views import joint_views
 from transforms.views import recon_contrast_views
+from turns import write_results
 from views import monai_views
 
 
@@ -123,7 +123,7 @@ def main() -> None:
             ratio = f"  1/{found['MONAI crop by crop'] / milliseconds:.1f} of MONAI's" if theirs is not None else ""
             print(f"  {name:20s} {milliseconds:9.2f} ms a batch {milliseconds / settings.crops:8.3f} ms a crop{ratio}")
     if settings.json:
-        settings.json.write_text(json.dumps(vars(settings) | {"json": None, "results": results}, indent=1) + "\n")
+        write_results(settings, results)
 
 
 if __name__ == "__main__":

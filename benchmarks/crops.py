@@ -41,7 +41,7 @@ from medssl.data import load_data
 from medssl.loaders import Crops, training_loader
 from medssl.splits import write_split
 from medssl.store import Extent
-from turns import in_a_process
+from turns import in_a_process, print_rows, write_results
 
 SHAPE, WINDOW, BATCH = (256, 256, 192), (-1000.0, 1000.0), 4
 WAYS = ("Dataset", "PersistentDataset", "CacheDataset", "CacheDataset, no copy", "store")
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn of each way")
     parser.add_argument("--folder", type=Path, help="where volumes and caches are kept; default: a temporary one")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
@@ -114,15 +115,10 @@ def measure(options: argparse.Namespace, files: list[Path], folder: Path) -> Non
     for _ in range(options.turns):
         for way in options.ways:
             results[way].append(in_a_process(one_turn, way, *words))
-    head = f"{'':22} {'crops/s':>9} {'ms':>7} {'raw ms':>7} {'memcpy':>7} {'first s':>8} {'memory MB':>10} {'disk MB':>8}"
-    print(head)
     medians = {way: {key: statistics.median(r[key] for r in rows) for key in rows[0]} for way, rows in results.items()}
-    for way, row in medians.items():
-        rate = 1e3 / row["ms"]
-        print(
-            f"{way:22} {rate:9.1f} {row['ms']:7.2f} {row['raw_ms']:7.3f} {row['memcpy_ms']:7.3f} {row['first_s']:8.2f}"
-            f" {row['memory_mb']:10.0f} {row['disk_mb']:8.0f}"
-        )
+    print_rows([{"way": way, "crops/s": 1e3 / row["ms"]} | row for way, row in medians.items()])
+    if options.json:
+        write_results(options, medians)
     for way in (way for way in medians if way != "store" and "store" in medians):
         print(f"the store gives {medians[way]['ms'] / medians['store']['ms']:.2f} times the crops of {way}")
 

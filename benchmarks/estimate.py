@@ -8,7 +8,6 @@ its processes had of the pages that they share in proportion. On an idle machine
 """
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runs import ROOT, medssl
+from turns import write_results
 
 STEPS = {"pretrain": 240, "finetune": 150}
 EVERY = 0.1  # seconds between two looks at the memory
@@ -37,13 +37,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/estimate"))
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--longer", type=float, default=1.0)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     folder = options.folder.absolute()
     medssl("synth", str(folder / "data"))
     rows = [row(folder, kind, workers, round(STEPS[kind] * options.longer)) for workers in options.workers for kind in STEPS]
     if options.json:
-        print(json.dumps(rows, indent=1))
+        write_results(options, rows)
     print("| run | workers | store | said s | took s | ratio | said GB | took GB | ratio |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     for found in rows:

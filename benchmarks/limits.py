@@ -8,7 +8,6 @@ time that its operations or its bytes need at these rates. Then the whole step a
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from medssl.optimisers import optimiser_of, parameter_groups
 from medssl.plan import build_encoder
 from medssl.step import Step
 from medssl.training import Batch, Training
+from turns import write_results
 
 SHAPES = [(864, 768, 2304), (864, 768, 3072), (864, 3072, 768)]  # tokens x inputs x outputs, of ViT-B
 GROWTH: list[tuple[str, dict[str, Any]]] = [
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--growth", type=int, default=len(GROWTH), help="rows of the last table")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -67,7 +67,7 @@ def main() -> None:
         cells = f"{row['parameters'] / 1e6:.0f} M | {row['flop'] / 1e12:.2f} | {row['s']:.2f} | {row['crops_s']:.2f}"
         print(f"| {title} | {cells} | {row['flop'] / row['s'] / 1e9:.0f} |", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_results(options, found)
 
 
 def limits(device: torch.device, repeats: int) -> dict[str, float]:

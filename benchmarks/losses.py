@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss, relu
 
 from medssl.losses import barlow_twins, nt_xent, vicreg
+from turns import Found, print_rows, write_results
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 TEMPERATURE = 0.05
@@ -83,8 +84,8 @@ def forward_and_backward(loss: Loss, a: Tensor, b: Tensor) -> float:
     return value.item()
 
 
-def compare(name: str, sides: dict[str, Loss], rows: int, features: int, repeats: int) -> None:
-    """Print values and median times; the first side is ours."""
+def compare(name: str, sides: dict[str, Loss], rows: int, features: int, repeats: int) -> Found:
+    """Values and median times; the first side is ours."""
     a, b = two_views(rows, features)
     times: dict[str, list[float]] = {side: [] for side in sides}
     values = {side: forward_and_backward(loss, a, b) for side, loss in sides.items()}
@@ -94,8 +95,8 @@ def compare(name: str, sides: dict[str, Loss], rows: int, features: int, repeats
             forward_and_backward(loss, a, b)
             times[side].append(1000 * (time.thread_time() - start))
     (ours, mine), (theirs, other) = ((side, float(np.median(seen))) for side, seen in times.items())
-    print(f"{name:14s} {theirs:6s} {other:9.1f} ms  {ours} {mine:8.1f} ms  ratio {other / mine:6.1f}", end="")
-    print(f"   values {values[theirs]:.6f}, {values[ours]:.6f}")
+    both = {"its value": values[theirs], "our value": values[ours]}
+    return {"loss": name, "against": theirs, "what": "ms", "its": other, "ours": mine, "ratio": other / mine} | both
 
 
 def resident_mib(field: str) -> float:
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=8192, help="their embedding")
     parser.add_argument("--crops", type=int, default=8, help="batch of NT-Xent")
     parser.add_argument("--size", type=int, default=96, help="side of the restored cubes, voxels")
+    parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--side", choices=NT_XENT, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     torch.set_num_threads(1)
@@ -135,15 +137,19 @@ def main() -> None:
         return print_additional_memory(settings.side, settings.crops, settings.features)
 
     rows, features, repeats = settings.rows, settings.features, settings.repeats
-    print(f"forward and backward, one core, median of {repeats}; {rows} rows of {features} features")
-    compare("Barlow Twins", {"ours": barlow_twins, "plain": plain_barlow_twins}, rows, features, repeats)
-    compare("VICReg", {"ours": vicreg, "plain": plain_vicreg}, rows, features, repeats)
+    print(f"forward and backward, one core, median of {repeats}; {rows} rows of {features} features,")
+    found = [
+        compare("Barlow Twins", {"ours": barlow_twins, "plain": plain_barlow_twins}, rows, features, repeats),
+        compare("VICReg", {"ours": vicreg, "plain": plain_vicreg}, rows, features, repeats),
+    ]
     rows, features = settings.crops, settings.size**3
-    print(f"NT-Xent of {rows} crops of {settings.size}^3, temperature {TEMPERATURE}")
-    compare("NT-Xent", NT_XENT, rows, features, repeats)
+    print(f"NT-Xent of {rows} crops of {settings.size}^3, temperature {TEMPERATURE}; its memory beside the inputs")
+    found.append(compare("NT-Xent", NT_XENT, rows, features, repeats))
     ours, theirs = (additional_memory(side, rows, features) for side in NT_XENT)
-    print(f"{'peak memory':14s} MONAI  {theirs:8.0f} MiB  ours {ours:7.0f} MiB  ratio {theirs / ours:6.1f}", end="")
-    print(f"   beside inputs of {2 * rows * features * 4 / 2**20:.0f} MiB")
+    found.append(found[-1] | {"what": "MiB", "its": theirs, "ours": ours, "ratio": theirs / ours})
+    print_rows(found, words=3)
+    if settings.json:
+        write_results(settings, found)
     return None
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from medssl.markdown import markdown_table
+
+Found = dict[str, Any]  # a row of a table
 Rows = dict[str, dict[str, float]]  # of each way: s, loss, memory_mb
 
 
@@ -67,6 +70,12 @@ def report(rows: Rows, options: argparse.Namespace) -> None:
         print(f"| {way:16} | {cells} |")
     if options.json:
         write_results(options, rows)
+
+
+def print_rows(rows: Sequence[Found], words: int = 1) -> None:
+    """Print rows as a Markdown table, numbers with four digits; the first `words` columns stand left."""
+    cells = [[value if isinstance(value, str) else f"{value:.4g}" for value in row.values()] for row in rows]
+    print(markdown_table(list(rows[0]), cells, words))
 
 
 def write_results(options: argparse.Namespace, results: Any) -> None:

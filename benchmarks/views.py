@@ -13,7 +13,8 @@ compared.
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from numpy.typing import NDArray
 
 from transforms.joint_views import joint_views
 from transforms.views import recon_contrast_views
+from turns import Found, print_rows, write_results
 
 ROUNDS = 5
 VIEWS = ("view_0", "view_1")
@@ -110,23 +112,22 @@ def ks_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-def report_times(name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
-    """Print one line for each way of reading the times."""
+def rows_of(title: str, name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Iterator[Found]:
+    """One row for each way of reading the times, in ms."""
     for label, mine, other in (
         ("mean over seeds of the fastest", ours.min(1).mean(), theirs.min(1).mean()),
         ("median over seeds of the fastest", np.median(ours.min(1)), np.median(theirs.min(1))),
         ("median of all", np.median(ours), np.median(theirs)),
     ):
-        print(f"{name:22s} {label:34s} {other:8.2f} ms  ours {mine:8.2f} ms  ratio {other / mine:5.1f}")
+        yield {"two views": title, "against": name, "of": label, "its ms": other, "our ms": mine, "ratio": other / mine}
 
 
-def compare(title: str, ours: Any, theirs: Any, crop: torch.Tensor, repeats: int) -> None:
-    """Time both sides, with MONAI's metadata and without, and print what they took."""
-    print(f"{title}, one core, {repeats} seeds x {ROUNDS} calls")
+def compare(title: str, ours: Any, theirs: Any, crop: torch.Tensor, repeats: int) -> Iterator[Found]:
+    """Time both sides, with MONAI's metadata and without."""
     for name, tracked in (("MONAI", True), ("MONAI without metadata", False)):
         set_track_meta(tracked)
         times = timed({"MONAI": theirs, "ours": ours}, crop, repeats)
-        report_times(name, times["ours"], times["MONAI"])
+        yield from rows_of(title, name, times["ours"], times["MONAI"])
 
 
 def main() -> None:
@@ -134,15 +135,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=96, help="side of the cubic crop, voxels")
     parser.add_argument("--repeats", type=int, default=20, help="seeds that are timed")
+    parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--draws", type=int, default=200, help="views whose corrupted voxels are counted")
     settings = parser.parse_args()
     torch.set_num_threads(1)
     crop = torch.rand(1, *[settings.size] * 3, generator=torch.Generator().manual_seed(0))
     ours, theirs = recon_contrast_views(), monai_views()
-    compare(f"two corrupted views of a {settings.size}^3 crop", ours, theirs, crop, settings.repeats)
+    print(f"one core, {settings.repeats} seeds x {ROUNDS} calls")
+    found = list(compare(f"corrupted, {settings.size}^3", ours, theirs, crop, settings.repeats))
     for x in (torch.rand(1, 224, 224, generator=torch.Generator().manual_seed(0)), crop):
-        title = f"two joint views of {'x'.join(map(str, x.shape[1:]))}"
-        compare(title, joint_views(), monai_joint_views(tuple(x.shape[1:])), x, settings.repeats)
+        title = f"joint, {'x'.join(map(str, x.shape[1:]))}"
+        found += compare(title, joint_views(), monai_joint_views(tuple(x.shape[1:])), x, settings.repeats)
+    print_rows(found, words=3)
 
     shares = {name: corrupted_shares(side, crop, settings.draws) for name, side in (("MONAI", theirs), ("ours", ours))}
     print(f"share of corrupted voxels, {settings.draws} views each")
@@ -150,6 +154,8 @@ def main() -> None:
         print(f"{name:22s} mean {side.mean():.3f}  quartiles", *(f"{q:.3f}" for q in np.quantile(side, [0.25, 0.5, 0.75])))
     bound = 1.36 * (2 / settings.draws) ** 0.5
     print(f"KS distance {ks_distance(*shares.values()):.3f} (of equal distributions 95% are below {bound:.3f})")
+    if settings.json:
+        write_results(settings, found)
 
 
 if __name__ == "__main__":
