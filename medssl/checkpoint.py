@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, the one before kept, read without unpickling."""
+"""Checkpoints: written whole or not at all, the one before kept, read without unpickling. Rank 0 writes for all."""
 
 import os
 import pickle
@@ -9,12 +9,15 @@ import torch
 
 from medssl.atomic import atomic_path
 from medssl.problems import RunError, first_line
+from medssl.ranks import rank
 
 LATEST, PREVIOUS, BEST = "checkpoint_latest.pt", "checkpoint_previous.pt", "checkpoint_best.pt"
 
 
 def save_latest(folder: Path, state: dict[str, Any]) -> None:
     """Write the newest state of a run; what was newest is kept as the one before."""
+    if rank() > 0:
+        return
     with atomic_path(folder / LATEST) as temporary:
         torch.save(state, temporary)
         if (folder / LATEST).exists():
@@ -23,6 +26,8 @@ def save_latest(folder: Path, state: dict[str, Any]) -> None:
 
 def save_best(folder: Path, state: dict[str, Any]) -> None:
     """Write the state with the best validation so far."""
+    if rank() > 0:
+        return
     with atomic_path(folder / BEST) as temporary:
         torch.save(state, temporary)
 

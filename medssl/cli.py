@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medssl import __version__
+from medssl import __version__, launch
 from medssl.problems import InputError, Problem, RunError, failure
+from medssl.stopping import Elsewhere, Finished, Stopped
 
+WAIT = 3.0  # seconds that a rank stays which ends because another one does: a launcher then kills those that still speak
 USES = {  # of networks, by how their names begin
     "vit": "pre-training, classification, segmentation by a UNETR decoder",
     "resnet": "pre-training, classification, segmentation by a U-Net decoder or network.decoder=fcn",
@@ -57,25 +59,37 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
     from medssl.config import Finetune, Pretrain
     from medssl.recipes import read_settings
 
-    settings = read_settings(Pretrain if kind == "pretrain" else Finetune, options.recipe, options.settings)
+    if options.dry_run and launch.rank() > 0:  # which is about one process
+        return
+    try:
+        settings = read_settings(Pretrain if kind == "pretrain" else Finetune, options.recipe, options.settings)
+    except InputError as error:
+        raise error if launch.rank() == 0 else Elsewhere(2) from None
     if options.dry_run:
         from medssl.estimate import estimate
 
         print(estimate(settings, began))
-    elif isinstance(settings, Pretrain):
-        from medssl.pretrain import pretrain
+        return
+    from medssl.processes import started
 
-        pretrain(settings, options.resume, options.profile)
-    elif isinstance(settings, Finetune):
-        from medssl.finetune import finetune
+    with started(settings.device):
+        if isinstance(settings, Pretrain):
+            from medssl.pretrain import pretrain
 
-        finetune(settings, options.resume, options.profile)
+            pretrain(settings, options.resume, options.profile)
+        elif isinstance(settings, Finetune):
+            from medssl.finetune import finetune
+
+            finetune(settings, options.resume, options.profile)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
     from medssl import slice_command, split_command
 
+    if launch.ranks() > 1:
+        found = f"{launch.ranks()} processes started for it"
+        return guarded(lambda: refuse(Problem("medssl", "command", found, "one; many train by the two scripts")))
     parser = argparse.ArgumentParser(prog="medssl", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
@@ -192,10 +206,11 @@ def millimetres(text: str) -> float:
 
 def guarded(work: Callable[[], object], debug: bool = False) -> int:
     """Do the work; put errors into one line each on stderr and give the exit code."""
-    from medssl.stopping import Finished, Stopped
-
     try:
         work()
+    except Elsewhere as other:
+        time.sleep(WAIT)
+        return other.exit_code
     except InputError as error:
         if debug:
             raise
@@ -216,6 +231,11 @@ def guarded(work: Callable[[], object], debug: bool = False) -> int:
         print(f"error: {failure(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def refuse(problem: Problem) -> None:
+    """Raise InputError; one of several processes says it."""
+    raise InputError([problem]) if launch.rank() == 0 else Elsewhere(2)
 
 
 def run_check(options: argparse.Namespace) -> None:

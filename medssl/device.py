@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from medssl import launch
 from medssl.config import Shared, ViTSettings
 from medssl.problems import InputError, Problem
+from medssl.ranks import world_size
 from networks.blocks import can_compile, compile_blocks, recompute
 
 
@@ -23,7 +25,8 @@ class Compute:
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()} threads"
         blocks = {True: ", compiled", None: ", not compiled for want of a compiler", False: ", recomputed" * self.recomputed}
-        return f"{self.device} ({name}), {'bfloat16 products' if self.autocast else 'float32'}{blocks[self.compiled]}"
+        many = f"{world_size()} ranks, each on " if world_size() > 1 else ""
+        return f"{many}{self.device} ({name}), {'bfloat16 products' if self.autocast else 'float32'}{blocks[self.compiled]}"
 
     def place(self, network: nn.Module) -> None:
         """Move a network to the device, its blocks recomputed or compiled as the settings say."""
@@ -47,10 +50,18 @@ def choose(settings: Shared) -> Compute:
     """Choose device and precision; raises InputError for a GPU that is not there."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    elif world_size() > 1:
+        torch.set_num_threads(launch.threads(cores()))
     wanted = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
+    if device.type == "cuda" and world_size() > 1:
+        if device.index is not None:
+            raise InputError([Problem("settings", "device", wanted, "auto, cuda or cpu: each rank takes a GPU of its own")])
+        device = torch.device("cuda", launch.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError([Problem("settings", "device", wanted, f"one of {torch.cuda.device_count()} GPUs, or cpu")])
+    if device.index is not None:
+        torch.cuda.set_device(device)  # NCCL talks by the current one
     wrong = device.type == "cpu" and has_tiny_convolutions(settings)
     if wrong and settings.precision == "bfloat16":
         raise InputError([Problem("settings", "precision", "bfloat16", "float32: its gradients are wrong for maps this small")])

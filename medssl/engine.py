@@ -24,7 +24,11 @@ from medssl.average import Average
 from medssl.config import Shared
 from medssl.device import Compute
 from medssl.optimisers import optimiser_of
+from medssl.parallel import full, load_full, whole_weights
+from medssl.problems import RunError
+from medssl.processes import everyones, said_once
 from medssl.profiling import profiled
+from medssl.ranks import rank, world_size
 from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
 from medssl.step import Step
@@ -72,15 +76,18 @@ def train_on(
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
     trainer.logger.setLevel(logging.CRITICAL)  # the command line says once why a run ended
     add_clock(trainer)
-    bar = ProgressBar(desc=settings.out.name, disable=None, bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining}")
+    silent = None if rank() == 0 else True  # None: where stderr is no terminal
+    bar = ProgressBar(
+        desc=settings.out.name, disable=silent, bar_format="{desc} {n_fmt}/{total_fmt} {bar} {postfix} {remaining}"
+    )
     bar.attach(trainer, output_transform=shown)
 
     clock = WallClock(run, settings, compute, training.epoch, progress)
 
     with (
-        run.path("metrics.jsonl").open("a", encoding="utf-8") as metrics,
+        run.open_metrics() as metrics,
         caught_signals() as caught,
-        profiled(run, compute.device, profile) as traced,
+        profiled(run, compute.device, profile and rank() == 0) as traced,
     ):
 
         def account(engine: Engine) -> None:
@@ -98,14 +105,15 @@ def train_on(
                 for warning in training.warnings(engine.state.output | judged):
                     run.say(f"warning: step {progress.step}: {warning}")
                 clock.tell(at_end or progress.stop)
-            if caught or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
+            stop = max(everyones(caught[0] if caught else 0))
+            if stop or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
                 clock.update()
                 watch = Stopwatch(torch.device("cpu"))
                 checkpoint.save_latest(run.folder, state_of(training, optimiser, progress) | average.state())
                 watch.lap("checkpoint_s")
                 progress.checkpoint_s = watch.laps()["checkpoint_s"]
-            if caught:
-                raise Stopped(caught[0])
+            if stop:
+                raise said_once(Stopped(stop))
             if progress.stop:
                 run.say(f"step {progress.step}: no better {training.watched} in {settings.patience} validations, stopping")
                 engine.terminate()
@@ -113,7 +121,7 @@ def train_on(
         trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
         trainer.run(training.batches(progress.step))
         clock.update()
-    run.path("progress.png").write_bytes(curves(run.metrics()))
+    draw_curves(run)
 
 
 def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
@@ -131,11 +139,13 @@ def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer,
     state, warnings = checkpoint.load_newest(run.folder)
     for warning in warnings:
         run.say(warning)
-    run.keep_metrics_until(0 if state is None else state["progress"]["step"])
+    step = 0 if state is None else state["progress"]["step"]
+    if len(set(steps := everyones(step))) > 1:
+        raise said_once(RunError(f"{run.folder}: ranks found checkpoints of steps {steps}, expected one folder that all share"))
+    run.keep_metrics_until(step)
     if state is None:
         return Progress()
-    training.model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    load_full(training.model, optimiser, state)
     average.load(state)
     progress = Progress(**state["progress"])
     run.say(f"going on after step {progress.step}")
@@ -145,8 +155,8 @@ def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer,
 def state_of(training: Training, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, Any]:
     """Gather everything that a checkpoint holds."""
     return {
-        "model": training.model.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "model": full(training.model.state_dict()),
+        "optimiser": full(optimiser.state_dict()),
         "progress": {key: value for key, value in vars(progress).items() if key not in ("checkpoint_s", "memory")},
     }
 
@@ -156,21 +166,28 @@ def judge(run: RunFolder, settings: Shared, training: Training, progress: Progre
     assert training.validate is not None
     training.model.eval()
     watch = Stopwatch(torch.device("cpu"))
-    figures_now = training.validate()
+    with whole_weights(training.model):
+        figures_now = everyones(training.validate())[0]  # which ranks of other hardware would round in another way
     watch.lap("validate_s")
     value = figures_now[training.watched] * (-1 if training.higher_is_better else 1)
     if value < progress.best:
         progress.best, progress.best_step, progress.worse = value, progress.step, 0
-        checkpoint.save_best(run.folder, {"model": training.model.state_dict(), "step": progress.step})
+        checkpoint.save_best(run.folder, {"model": full(training.model.state_dict()), "step": progress.step})
         watch.lap("checkpoint_s")
     else:
         progress.worse += 1
         progress.stop = 0 < settings.patience <= progress.worse
     text = ", ".join(f"{name} {figure:.4f}" for name, figure in figures_now.items())
     run.say(f"step {progress.step}: {text}{' (best)' if progress.best_step == progress.step else ''}")
-    run.path("progress.png").write_bytes(curves(run.metrics()))
+    draw_curves(run)
     watch.lap("validate_s")
     return figures_now | watch.laps()
+
+
+def draw_curves(run: RunFolder) -> None:
+    """Write progress.png."""
+    if rank() == 0:
+        run.path("progress.png").write_bytes(curves(run.metrics()))
 
 
 def add_clock(trainer: Engine) -> None:
@@ -205,11 +222,14 @@ def write_line(file: Any, line: dict[str, Any]) -> None:
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying at once; a second one ends the process."""
+    """Collect SIGINT and SIGTERM instead of dying at once; a second one ends the process.
+
+    Not so with several ranks, of which a launcher may tell each one twice.
+    """
     caught: list[int] = []
 
     def catch(number: int, frame: Any) -> None:
-        if caught:
+        if caught and world_size() == 1:
             raise Stopped(number)
         caught.append(number)
 

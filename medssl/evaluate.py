@@ -6,12 +6,14 @@ Axis letters: c channel, then the spatial axes (2 or 3).
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from medssl.processes import collected
 from medssl.scores.voxels import (
     EMPTY_CLASS_POLICY,
     NAN,
@@ -143,9 +145,14 @@ def mean_dice(
     batch_size: int = 4,
     autocast: torch.dtype | None = None,
 ) -> float:
-    """Give the data set's Dice alone, for validation while training; NaN where no case could be scored."""
-    result = evaluate_segmentation(network, cases, labels, window, overlap, batch_size, autocast, tolerance=None, keep=0)
-    mean = mean_or_none(score_by_case(result.rows).values())
+    """Give the data set's Dice alone, for validation while training; NaN where no case could be scored.
+
+    `cases` are those dealt to this rank; the Dice is that of all.
+    """
+    words = (labels, window, overlap, batch_size, autocast)
+    own = [evaluate_segmentation(network, [case], *words, tolerance=None, keep=0).rows for case in cases]
+    rows = chain.from_iterable(collected(own))
+    mean = mean_or_none(score_by_case(rows).values())
     return NAN if mean is None else mean
 
 

@@ -16,8 +16,10 @@ from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
 from medssl.modalities import lacking, lacking_lines
 from medssl.optimisers import parameter_groups
+from medssl.parallel import spread
 from medssl.plan import adapted_channels, differences, plan_of, save_encoder, seen_before
-from medssl.problems import Gathering, InputError
+from medssl.problems import Gathering, InputError, Problem
+from medssl.processes import in_turn, part, refuse_uneven
 from medssl.progressive import Resizing
 from medssl.regions import region_line
 from medssl.reports.report import write_report
@@ -33,14 +35,7 @@ from medssl.wall_clock import costs_of
 
 def finetune(settings: Finetune, resume: bool = False, profile: bool = False) -> None:
     """Run a fine-tuning from its settings to its report; raises InputError before anything is written."""
-    compute, problems = choose(settings), Gathering()
-    with problems:
-        RunFolder.check(settings, "finetune", resume)
-    split, task, store = prepared(settings, problems)
-    seen = seen_before(settings, [store.entries[case.id] for case in split.part(settings.judge)])
-    if seen and not settings.allow_seen:
-        raise InputError(seen)
-    run = RunFolder.open(settings, "finetune", resume)
+    run, compute, split, task, store, seen = in_turn(lambda: opened(settings, resume))
     run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
     for line in [*region_line(settings), *lacking_lines(split, parts_of(settings))]:
         run.say(line)
@@ -50,7 +45,34 @@ def finetune(settings: Finetune, resume: bool = False, profile: bool = False) ->
     for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:
         run.say(line)
     progress = train(run, settings, compute, training_of(settings, compute, split, store, task), profile)
-    finish(run, settings, compute, split, store, task, progress, warnings)
+    if part():
+        task = whole_again(run, settings, split, compute) if settings.shard else task
+        finish(run, settings, compute, split, store, task, progress, warnings)
+
+
+def opened(settings: Finetune, resume: bool) -> tuple[RunFolder, Compute, Split, Task, Store, list[Problem]]:
+    """Check and prepare everything, then open the run folder; gives the cases that the encoder saw too, if that is allowed.
+
+    Raises InputError before anything is written.
+    """
+    compute, problems = choose(settings), Gathering()
+    with problems:
+        refuse_uneven(settings)
+    with problems:
+        RunFolder.check(settings, "finetune", resume)
+    split, task, store = prepared(settings, problems)
+    seen = seen_before(settings, [store.entries[case.id] for case in split.part(settings.judge)])
+    if seen and not settings.allow_seen:
+        raise InputError(seen)
+    return RunFolder.open(settings, "finetune", resume), compute, split, task, store, seen
+
+
+def whole_again(run: RunFolder, settings: Finetune, split: Split, compute: Compute) -> Task:
+    """Build the task anew, with the weights that were trained in shards."""
+    task = task_class(split.task)(settings, split)
+    task.network.load_state_dict(checkpoint.load(run.path(checkpoint.LATEST))["model"])
+    task.network.to(compute.device)
+    return task
 
 
 def prepared(settings: Finetune, problems: Gathering) -> tuple[Split, Task, Store]:
@@ -80,6 +102,7 @@ def training_of(settings: Finetune, compute: Compute, split: Split, store: Store
     """Tell the engine about the task, and keep its encoder frozen as long as the settings say."""
     network, encoder = task.network, task.encoder
     compute.place(network)
+    spread(network, encoder, settings)
     augment = task.augment()
     crops = Crops(store, split.part("training"), settings, augment)
     freezing, resizing = Freezing(encoder, settings), Resizing(settings)

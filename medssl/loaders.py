@@ -4,6 +4,7 @@ Every draw comes from (seed, purpose, epoch, place, crop), so the data of a step
 after a resume in the middle of an epoch and on any number of ranks. Axis letters: b batch, c channel, then space.
 """
 
+import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from medssl.config import Finetune, Percentiles, Shared
 from medssl.evaluate import LabelledImage
 from medssl.problems import SampleError, first_line
+from medssl.processes import dealt
+from medssl.ranks import rank, world_size
 from medssl.splits import Case
 from medssl.store import Entry, Extent, Store
 from transforms.crop import foreground_start, pad_to, random_start
@@ -115,33 +118,50 @@ class Crops(Dataset[Item]):
 
 
 class Steps:
-    """The batches of steps start..stop-1 as lists of item numbers; a rank takes its own share of each."""
+    """The batches of steps start..stop-1 as lists of item numbers; a rank takes its own share of each part of a batch.
 
-    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
-        self.start, self.stop, self.batch_size, self.rank, self.ranks = start, stop, batch_size, rank, ranks
+    So part k of a step is the same crops on any number of ranks. `batch_size` is a multiple of parts * ranks.
+    """
+
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, ranks: int = 1, parts: int = 1) -> None:
+        self.start, self.stop, self.batch_size = start, stop, batch_size
+        self.rank, self.ranks, self.parts = rank, ranks, parts
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.ranks
+        part = self.batch_size // self.parts
+        share = part // self.ranks
         for step in range(self.start, self.stop):
             first = step * self.batch_size + self.rank * share
-            yield list(range(first, first + share))
+            yield [first + k * part + item for k in range(self.parts) for item in range(share)]
 
 
 def training_loader(crops: Crops, start: int) -> "DataLoader[Item]":
     """Load the batches of the steps that are left, from step `start` on."""
     settings = crops.settings
-    batches = Steps(start, settings.steps, settings.batch_size)
+    batches = Steps(start, settings.steps, settings.batch_size, rank(), world_size(), settings.accumulate)
     pinned = torch.cuda.is_available()
-    return DataLoader(crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=pinned, collate_fn=collate)
+    return DataLoader(
+        crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=pinned, collate_fn=collate,
+        worker_init_fn=ignore_stops,
+    )  # fmt: skip
 
 
-def validation_loader(crops: Crops) -> "DataLoader[Item]":
-    """Load one fixed crop a case, the same at every validation, in batches of batch_size or a few more, never of one."""
+def ignore_stops(worker: int) -> None:
+    """Let a worker live when all processes of a run are told to stop, as torchrun does: its step is taken to its end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def validation_loader(crops: Crops, most: int | None = None) -> "DataLoader[Item]":
+    """Load one fixed crop a case, the same at every validation, in batches of batch_size or a few more, never of one.
+
+    A rank loads the batches `dealt` to it, of all or of the first that hold `most` crops.
+    """
     batches = np.array_split(np.arange(len(crops)), max(len(crops) // crops.settings.batch_size, 1))
-    return DataLoader(crops, batch_sampler=[batch.tolist() for batch in batches], num_workers=0, collate_fn=collate)
+    wanted = [batch.tolist() for batch in batches if most is None or batch[0] < most]
+    return DataLoader(crops, batch_sampler=dealt(wanted), num_workers=0, collate_fn=collate)
 
 
 def collate(items: Sequence[Item]) -> Item:

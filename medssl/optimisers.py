@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from medssl.config import Shared
+from medssl.parallel import full
 from medssl.schedules import Pace
 
 UNDECAYED = ("position_embeddings", "mask_token")  # of more than one axis, and yet not weights
@@ -49,8 +50,8 @@ class LARS(Optimizer):
 def optimiser_of(settings: Shared, groups: Groups) -> Optimizer:
     """Build the optimiser of the settings over parameter groups; Adam decays by the gradient, AdamW by the weight itself."""
     s = settings
-    if s.optimiser == "sgd":
-        return SGD(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, fused=True)
+    if s.optimiser == "sgd":  # not fused, which fails where a parameter gets its first gradient later than the others
+        return SGD(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
     if s.optimiser == "lars":
         return LARS(groups, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
     kind = AdamW if s.optimiser == "adamw" else Adam
@@ -79,7 +80,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float | None) -> fl
     norm = nn.utils.get_total_norm([p.grad for p in there if p.grad is not None])
     if most is not None:
         nn.utils.clip_grads_with_norm_(there, most, norm)
-    return float(norm)
+    return float(full(norm))
 
 
 def set_pace(optimiser: Optimizer, pace: Pace) -> None:

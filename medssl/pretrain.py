@@ -22,6 +22,7 @@ from medssl.methods import method_class
 from medssl.methods.method import Method
 from medssl.modalities import lacking, lacking_lines
 from medssl.optimisers import parameter_groups
+from medssl.parallel import spread
 from medssl.plan import (
     adapted_channels,
     ancestry_of,
@@ -32,6 +33,8 @@ from medssl.plan import (
     start_encoder,
 )
 from medssl.problems import Gathering, InputError, Problem, RunError
+from medssl.processes import collected, in_turn, part, refuse_uneven, said_once
+from medssl.ranks import alone, gathered
 from medssl.regions import region_line
 from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
@@ -50,11 +53,7 @@ WATCHED = 1024  # validation crops whose features are watched
 
 def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False) -> None:
     """Run a pre-training from its settings to its report; raises InputError before anything is written."""
-    compute, problems = choose(settings), Gathering()
-    with problems:
-        RunFolder.check(settings, "pretrain", resume)
-    split, method, loaded, store = prepared(settings, problems)
-    run = RunFolder.open(settings, "pretrain", resume)
+    run, compute, split, method, loaded, store = in_turn(lambda: opened(settings, resume))
     place = views_place(settings, compute)
     run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases, views made {place}")
     for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
@@ -62,7 +61,27 @@ def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False) ->
     if loaded:
         run.say(f"encoder {settings.encoder}: {loaded}")
     progress = train(run, settings, compute, training_of(settings, compute, split, store, method), profile)
-    finish(run, settings, compute, split, store, method, progress, loaded)
+    if part():
+        method = whole_again(run, settings, split).to(compute.device) if settings.shard else method
+        finish(run, settings, compute, split, store, method, progress, loaded)
+
+
+def opened(settings: Pretrain, resume: bool) -> tuple[RunFolder, Compute, Split, Method, Report | None, Store]:
+    """Check and prepare everything, then open the run folder; raises InputError before anything is written."""
+    compute, problems = choose(settings), Gathering()
+    with problems:
+        refuse_uneven(settings)
+    with problems:
+        RunFolder.check(settings, "pretrain", resume)
+    split, method, loaded, store = prepared(settings, problems)
+    return RunFolder.open(settings, "pretrain", resume), compute, split, method, loaded, store
+
+
+def whole_again(run: RunFolder, settings: Pretrain, split: Split) -> Method:
+    """Build the method anew, with the weights that were trained in shards."""
+    method = method_of(settings, build_encoder(settings, split.channels))
+    method.load_state_dict(checkpoint.load(run.path(checkpoint.LATEST))["model"])
+    return method
 
 
 def prepared(settings: Pretrain, problems: Gathering) -> tuple[Split, Method, Report | None, Store]:
@@ -122,27 +141,30 @@ def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
     """Tell the engine about this method."""
     compute.place(method)
+    spread(method, method.encoder, settings)
     views = loaded_views(settings, compute, method)
     crops = Crops(store, split.part("pretraining"), settings, views)
     fixed = fixed_crops(settings, compute, split, store, method)
     chance = method.chance(settings)
 
     def loss(batch: Batch) -> dict[str, Tensor]:
-        low, high = batch["image"].aminmax()
-        if low == high:
-            found = f"found {low.item():g} in every voxel of the crops of {', '.join(batch['id'])}"
-            raise RunError(f"a batch without contrast: {found}, expected images; does intensity= fit them?")
+        values = gathered(torch.stack(batch["image"].aminmax()))
+        if values.min() == values.max():
+            found = f"found {values[0].item():g} in every voxel of the crops of {', '.join(collected(batch['id']))}"
+            raise said_once(RunError(f"a batch without contrast: {found}, expected images; does intensity= fit them?"))
         parts: dict[str, Tensor] = method(batch)
         return parts
 
     def validate() -> dict[str, float]:
-        sums, count = dict[str, float](), 0
+        own = list[tuple[int, dict[str, float]]]()
         for batch in on_device(fixed, compute):
-            with torch.inference_mode(), compute.context():  # not around the loader: views are made in float32
+            with alone(), torch.inference_mode(), compute.context():  # not around the loader: views are made in float32
                 found = method.validate(batch)
-            for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(batch["id"])
-            count += len(batch["id"])
+            own.append((len(batch["id"]), {name: value.item() for name, value in found.items()}))
+        sums, count = dict[str, float](), 0
+        for size, values in collected(own):
+            sums = {name: sums.get(name, 0.0) + value * size for name, value in values.items()}
+            count += size
         features = embedded(method, fixed, compute)
         watched = {"val_feature_spread": feature_spread(features), "val_effective_rank": effective_rank(features)}
         return {name: total / count for name, total in sums.items()} | watched
@@ -178,24 +200,22 @@ def fixed_crops(settings: Pretrain, compute: Compute, split: Split, store: Store
     return Crops(store, split.part("validation"), settings, loaded_views(settings, compute, method), VALIDATION)
 
 
-def on_device(crops: Crops, compute: Compute) -> Iterator[Batch]:
-    """The validation batches on the device, with their views."""
-    return (with_views(crops.transform, to_device(batch, compute.device)) for batch in validation_loader(crops))
+def on_device(crops: Crops, compute: Compute, most: int | None = None) -> Iterator[Batch]:
+    """The validation batches on the device, with their views: those of this rank, of all or of the first with `most` crops."""
+    return (with_views(crops.transform, to_device(batch, compute.device)) for batch in validation_loader(crops, most))
 
 
 def embedded(method: Method, fixed: Crops, compute: Compute) -> NDArray[np.float32]:
     """The pooled vectors (n, e) of validation crops as they are, at the size that the encoder was trained with."""
     size = fixed.settings.crop_size
     found: list[Tensor] = []
-    for batch in on_device(fixed, compute):
+    for batch in on_device(fixed, compute, WATCHED):
         image = batch["image"]
         if list(image.shape[2:]) != size:
             image = functional.interpolate(image, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
         with torch.inference_mode(), compute.context():
             found.append(method.encoder.features(image).pooled.float().cpu())
-        if sum(map(len, found)) >= WATCHED:
-            break
-    features: NDArray[np.float32] = torch.cat(found)[:WATCHED].numpy()
+    features: NDArray[np.float32] = torch.cat(collected(found))[:WATCHED].numpy()
     return features
 
 

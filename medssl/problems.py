@@ -98,4 +98,6 @@ def failure(error: BaseException) -> str:
         return _shorten(printable(str(error)), LONGEST)
     if str(error).startswith("DataLoader worker"):  # torch's words for a worker that is gone
         return f"found {first_line(error).rstrip('. ')}, expected it to live; memory may be short: fewer workers= need less"
+    if any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup")):  # their words for a rank that is gone
+        return "found another rank gone, expected it to live; what it said is the reason"
     return first_line(error)

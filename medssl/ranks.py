@@ -11,7 +11,8 @@ Losses that are means over rows need no gather: the average of the ranks' gradie
 every rank has as many rows. Means over a mask do not; `share` weights them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
@@ -44,9 +45,30 @@ def numbered(names: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])
 
 
+def own(rows: Tensor) -> Tensor:
+    """This rank's part of rows (world * b, ...) that every rank has, in the order of `gathered`: (b, ...)."""
+    return rows.chunk(world_size())[rank()]
+
+
+class _Alone:
+    now = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this rank is the only one: it computes something that the others do not, such as a validation batch."""
+    before, _Alone.now = _Alone.now, True
+    try:
+        yield
+    finally:
+        _Alone.now = before
+
+
 def world_size() -> int:
     """How many ranks train together."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    if _Alone.now or not distributed.is_available() or not distributed.is_initialized():
+        return 1
+    return distributed.get_world_size()
 
 
 def rank() -> int:

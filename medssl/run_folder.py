@@ -1,7 +1,7 @@
 """The run folder: everything about one training, in files that a person and a program can read.
 
 One process owns a run: a lock on `.lock`, which the system frees when the process is gone. Nothing is written before
-all settings and data are known to be good.
+all settings and data are known to be good. Of many ranks, which all see the folder, rank 0 owns it and writes.
 """
 
 import fcntl
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from medssl.atomic import write_atomically
 from medssl.config import WITHOUT_EFFECT, Shared
 from medssl.problems import InputError, Problem
+from medssl.ranks import rank
 from medssl.recipes import shorten
 from medssl.runs import read_metrics
 from medssl.stopping import Finished
@@ -34,10 +35,10 @@ BESIDE = ("rates.json", "rates.png")  # what `medssl rates` leaves in a folder, 
 
 
 class RunFolder:
-    """An open run folder."""
+    """An open run folder; a silent one is read only and says nothing."""
 
-    def __init__(self, folder: Path, lock: TextIO) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, lock: TextIO, silent: bool = False) -> None:
+        self.folder, self.silent = folder, silent
         self._lock = lock
 
     @staticmethod
@@ -47,6 +48,8 @@ class RunFolder:
         Writes nothing, so that it can come before the data is read.
         """
         folder = settings.out
+        if rank() > 0:
+            return
         refuse_strangers(folder)
         if (folder / "config.json").exists() and (resume or not settings.overwrite):
             if not resume:
@@ -59,8 +62,10 @@ class RunFolder:
     @classmethod
     def open(cls, settings: Shared, kind: str, resume: bool = False) -> Self:
         """Start a run, or go on with one; raises as `check` does, and InputError when another process has the folder."""
-        cls.check(settings, kind, resume)
         folder = settings.out
+        if rank() > 0:
+            return cls(folder, Path(os.devnull).open("a", encoding="utf-8"), silent=True)
+        cls.check(settings, kind, resume)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, lock_of(folder))
         if settings.overwrite and not resume:
@@ -81,6 +86,8 @@ class RunFolder:
 
     def say(self, text: str) -> None:
         """Tell the user, and the log, one line."""
+        if self.silent:
+            return
         tqdm.write(text, file=sys.stderr)  # above a progress bar, if there is one
         with self.path("log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
@@ -92,11 +99,20 @@ class RunFolder:
                 self.path(name).unlink(missing_ok=True)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read all lines of metrics.jsonl; a last line cut short by a crash is left out."""
-        return list(read_metrics(self.path("metrics.jsonl")))
+        """Read all lines of metrics.jsonl; a last line cut short by a crash is left out.
+
+        A silent folder, which none of them is from, has none.
+        """
+        return [] if self.silent else list(read_metrics(self.path("metrics.jsonl")))
+
+    def open_metrics(self) -> TextIO:
+        """Open metrics.jsonl for more lines."""
+        return (Path(os.devnull) if self.silent else self.path("metrics.jsonl")).open("a", encoding="utf-8")
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop the lines of steps that will be done again, so that each step stands once."""
+        if self.silent:
+            return
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         write_atomically(self.path("metrics.jsonl"), "".join(lines).encode())
 

@@ -7,6 +7,14 @@ class Finished(Exception):
     """The run is there and complete: there is nothing to resume."""
 
 
+class Elsewhere(Exception):
+    """Another rank has ended the run, and says why."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another rank ended the run")
+        self.exit_code = exit_code
+
+
 class Stopped(Exception):
     """A signal asked the run to stop; its checkpoint is written."""
 

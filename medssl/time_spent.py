@@ -16,11 +16,12 @@ PARTS = {  # keys of metrics.jsonl that follow each other, in words
     "device_views_s": "views on the device",
     "forward_s": "forward",
     "backward_s": "backward",
+    "ranks_s": "waiting for other ranks",
     "optimiser_s": "optimiser",
     "validate_s": "validation",
     "checkpoint_s": "checkpoints",
 }
-COMPUTING = ("transfer_s", "device_views_s", "forward_s", "backward_s", "optimiser_s")
+COMPUTING = ("transfer_s", "device_views_s", "forward_s", "backward_s", "ranks_s", "optimiser_s")
 LOADING = {"read_s": "reading", "views_s": "views"}  # in the loader, beside those
 WAITS = 0.1  # share of the loop that a run may wait for its data and still be bound by compute
 SPARE = 1.25  # work that workers should be able to do, relative to what is needed

@@ -32,7 +32,7 @@ class MaskedAutoEncoder(nn.Module):
         decoder_heads: int = 16,
     ) -> None:
         super().__init__()
-        patches = prod(encoder.grid)
+        self.patches = patches = prod(encoder.grid)
         self.kept = int(patches * (1 - mask_ratio) + 1e-9)  # without rounding 10 * (1 - 0.9) down to 0
         if not 0 < self.kept < patches:
             raise ValueError(f"mask_ratio: found {mask_ratio}, expected one that keeps and masks some of {patches} patches")

@@ -20,6 +20,7 @@ TORCH_FREE = [
     "recipes.py",
     "cli.py",
     "stopping.py",
+    "launch.py",
     "methods/__init__.py",
     "tasks/__init__.py",
     *CONFIG,

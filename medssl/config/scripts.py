@@ -30,6 +30,7 @@ WITHOUT_EFFECT = {
     "expect",
     "takes",
     "saliency",
+    "shard",
 }
 
 
@@ -75,10 +76,13 @@ class Shared(Table):
     )
     compile: bool = Field(False, description="torch.compile the network's blocks, where there is a compiler")
     crops_per_case: int = Field(1, ge=1, description="crops taken from a case while it is at hand; divides batch_size")
-    workers: int = Field(2, ge=0, le=64, description="processes that prepare data")
-    threads: int | None = Field(None, ge=1, description="CPU threads of a step; default: all cores")
+    workers: int = Field(2, ge=0, le=64, description="processes that prepare data, of each rank")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a step; default: all cores, by ranks")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where hardware has it")
+    shard: bool = Field(
+        False, description="several ranks: each keeps a part of all weights, for networks that one device can't hold"
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     validate_every: int = Field(ge=1, description="steps between validations")
     checkpoint: Literal["best", "latest"] = Field("best", description="which weights are kept or judged at the end")
@@ -131,6 +135,8 @@ class Shared(Table):
             raise ValueError(f"accumulate: found {self.accumulate}, expected a divisor of batch_size {self.batch_size}")
         if self.compile and self.recompute:
             raise ValueError("compile: found true, expected false with recompute=true")
+        if self.ema and self.shard:
+            raise ValueError(f"ema: found {self.ema}, expected 0 with shard=true, where no rank has the weights to average")
         if self.batch_size % self.crops_per_case:
             raise ValueError(
                 f"batch_size: found {self.batch_size}, expected a multiple of crops_per_case {self.crops_per_case}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from medssl.config import MAESettings, Pretrain
 from medssl.losses import masked_patches, patch_foreground
 from medssl.methods.method import Restoring
-from medssl.ranks import share
+from medssl.ranks import own, share, world_size
 from networks.masked_autoencoder import MaskedAutoEncoder
 from networks.vit import ViT
 from transforms.in_batches import BatchViews
@@ -42,10 +42,14 @@ class MAE(Restoring):
         return joint_views(views=1, size=settings.crop_size, scale=s.scale, flip_prob=s.flip_prob, **still)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Loss of a batch with "view_0" (b, c, *crop_size); which patches are hidden comes from torch's random state."""
-        return {"loss": self.loss(batch["view_0"], None)}
+        """Loss of a batch with "view_0" (b, c, *crop_size); which patches are hidden comes from torch's random state.
 
-    def loss(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        Each rank draws for the images of all ranks and takes its own.
+        """
+        x = batch["view_0"]
+        return {"loss": self.loss(x, own(torch.rand(world_size() * len(x), self.autoencoder.patches, device=x.device)))}
+
+    def loss(self, x: Tensor, noise: Tensor) -> Tensor:
         """Loss of images (b, c, *space) whose patches are hidden by `noise` (b, n)."""
         prediction, hidden = self.autoencoder(x, noise)
         patches = self.autoencoder.patchify(x)
@@ -59,8 +63,7 @@ class MAE(Restoring):
 
     def fixed_noise(self, x: Tensor) -> Tensor:
         """Noise (b, n) that is always the same."""
-        tokens = self.autoencoder.patchify(x[:1]).shape[1]
-        return torch.rand(len(x), tokens, generator=torch.Generator().manual_seed(0)).to(x.device)
+        return torch.rand(len(x), self.autoencoder.patches, generator=torch.Generator().manual_seed(0)).to(x.device)
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The image, its visible patches and the image restored, with the mean and deviation of each patch given back."""

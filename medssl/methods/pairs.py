@@ -16,6 +16,7 @@ from torch.nn import functional
 from medssl.config import PairsSettings, Pretrain
 from medssl.methods.joint import embed, view_tensors, views_of
 from medssl.methods.method import Method
+from medssl.ranks import gathered, world_size
 from networks.features import Encoder
 from transforms.in_batches import BatchViews
 
@@ -37,8 +38,8 @@ class Pairs(Method):
         return views_of(settings)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy of the pairs of a batch with two views, each (b, c, *crop_size)."""
-        first, second = embed(self.encoder, self.projector, view_tensors(batch))
+        """Cross-entropy and accuracy of the pairs of a batch with two views, each (b, c, *crop_size), of all ranks."""
+        first, second = map(gathered, embed(self.encoder, self.projector, view_tensors(batch)))
         a, b, positive = self.partners(batch)
         logits = self.same((first[a] - second[b]).abs())[:, 0].float()
         target = positive.to(logits)
@@ -46,13 +47,15 @@ class Pairs(Method):
         return {"loss": functional.binary_cross_entropy_with_logits(logits, target), "accuracy": accuracy}
 
     def partners(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of a batch: crop numbers of first and second view, and whether the pair is positive."""
-        count, device = len(batch["image"]), batch["image"].device
+        """The pairs of the batches of all ranks: crop numbers of first and second view, and whether the pair is positive."""
+        device = batch["image"].device
+        count = world_size() * len(batch["image"])
         own = torch.arange(count, device=device)
         positive, negative = own, own.roll(-1)
         found = torch.ones(count, dtype=torch.bool, device=device)
         if self.settings.by == "class":
-            alike = batch["class"][:, None] == batch["class"]
+            classes = gathered(batch["class"])
+            alike = classes[:, None] == classes
             other = ~torch.eye(count, dtype=torch.bool, device=device)
             positive = self.choose(alike & other, own)
             negative, found = self.choose(~alike, own), (~alike).any(1)

@@ -49,15 +49,14 @@ class SwAV(Method):
         return views_of(settings, local_views=s.local_views, local_size=settings.local_size, local_scale=s.local_scale)
 
     def before_step(self, step: int) -> None:
-        """Let the prototypes learn, or not yet."""
+        """Give the prototypes length 1, and let them learn, or not yet."""
         self.step = step
+        with torch.no_grad():  # not in `forward`, which has a copy of them where weights are sharded
+            self.prototypes.weight.copy_(functional.normalize(self.prototypes.weight))
         self.prototypes.weight.requires_grad_(step > self.settings.freeze_prototypes)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Loss of a batch with at least two views (b, c, *crop_size), the first two of which are assigned."""
-        if self.training:
-            with torch.no_grad():
-                self.prototypes.weight.copy_(functional.normalize(self.prototypes.weight))
         features = [
             gathered(functional.normalize(view.float())) for view in embed(self.encoder, self.projector, view_tensors(batch))
         ]

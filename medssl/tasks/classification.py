@@ -20,12 +20,14 @@ from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem
+from medssl.processes import collected, dealt
 from medssl.run_folder import RunFolder
 from medssl.scores.calibration import summarise_calibration
 from medssl.scores.classes import Judged, predictions_csv, quick_figures, summarise_classes
 from medssl.splits import Case, Split
 from medssl.store import Store
 from medssl.tasks.centre import class_of, outputs
+from medssl.tasks.mixing import mix_of
 from medssl.tasks.pixels import judge_pixels
 from medssl.tasks.probabilities import log_probabilities
 from medssl.tasks.shown import looker, shown_cases
@@ -33,7 +35,6 @@ from medssl.training import Batch
 from networks.heads import Classifier
 from networks.saliency import Score, evidence, probability
 from transforms.augment import augment_image
-from transforms.mixup import draw_mix
 
 
 class Classification:
@@ -74,7 +75,7 @@ class Classification:
 
         The mean is over cases and not over their weights, so that a batch of one class alone is weighted too.
         """
-        mix = draw_mix(self.settings.mixup, len(batch["image"]))
+        mix = mix_of(self.settings.mixup, len(batch["image"]))
         logs = log_probabilities(self.network(mix(batch["image"])), self.settings.loss)
         weights = None if self.weights is None else self.weights.to(logs)
         smoothing = self.settings.label_smoothing
@@ -89,7 +90,7 @@ class Classification:
         return {name: mix.loss(of, batch["class"]).mean() for name, of in (("loss", losses), ("accuracy", hits))}
 
     def validate(self, store: Store, compute: Compute) -> dict[str, float]:
-        rows = list(self.predict(store, self.split.part("validation"), compute))
+        rows = collected(list(self.predict(store, dealt(self.split.part("validation")), compute)))
         return {f"val_{name}": value for name, value in quick_figures(rows).items()}
 
     def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:

@@ -20,18 +20,19 @@ from medssl.device import Compute
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
 from medssl.problems import InputError, Problem
+from medssl.processes import collected, dealt
 from medssl.run_folder import RunFolder
 from medssl.scores.numbers import Estimate, estimates_csv, quick_numbers, summarise_numbers
 from medssl.splits import Case, Split
 from medssl.store import Store
 from medssl.tasks.centre import number_of, outputs
+from medssl.tasks.mixing import mix_of
 from medssl.tasks.pixels import judge_number_pixels
 from medssl.tasks.shown import looker, shown_cases
 from medssl.tasks.targets import scale_of
 from medssl.training import Batch
 from networks.heads import Classifier
 from transforms.augment import augment_image
-from transforms.mixup import draw_mix
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l2": functional.mse_loss,
@@ -77,14 +78,14 @@ class Regression:
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss in deviations of the training targets, and the mean absolute error in their unit, of mixed images too."""
         mean, deviation = self.scale
-        mix = draw_mix(self.settings.mixup, len(batch["image"]))
+        mix = mix_of(self.settings.mixup, len(batch["image"]))
         told = at_least_float32(self.network(mix(batch["image"])))[:, 0]
         wanted = mix((batch["number"] - mean) / deviation).to(told)
         mae = (told.detach() - wanted).abs().mean() * deviation
         return {"loss": LOSSES[self.settings.regression_loss](told, wanted), "mae": mae}
 
     def validate(self, store: Store, compute: Compute) -> dict[str, float]:
-        found = quick_numbers(list(self.predict(store, self.split.part("validation"), compute)))
+        found = quick_numbers(collected(list(self.predict(store, dealt(self.split.part("validation")), compute))))
         return {f"val_{name}": value for name in VALIDATED if (value := found[name]) is not None}
 
     def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from medssl.evaluate import evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import whole_images
 from medssl.losses import at_least_float32
 from medssl.plan import build_encoder, start_encoder
+from medssl.processes import dealt
 from medssl.run_folder import RunFolder
 from medssl.scores.voxels import scores_csv, summarise
 from medssl.splits import Split
@@ -56,7 +57,7 @@ class Segmentation:
         return {"loss": self.criterion(at_least_float32(self.network(batch["image"])), batch["label"].long())}
 
     def validate(self, store: Store, compute: Compute) -> dict[str, float]:
-        images = whole_images(store, self.split.part("validation"), self.settings)
+        images = whole_images(store, dealt(self.split.part("validation")), self.settings)
         return {"val_dice": mean_dice(self.network, images, self.split.labels, *self.windows(compute))}
 
     def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:

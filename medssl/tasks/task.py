@@ -44,7 +44,7 @@ class Task(Protocol):
         ...
 
     def validate(self, store: Store, compute: Compute) -> dict[str, float]:
-        """Give the figures of the validation part."""
+        """Give the figures of the validation part, whose cases the ranks share among them."""
         ...
 
     def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:

@@ -81,6 +81,12 @@ def test_ranks_share_a_step_between_them() -> None:
     assert whole[0] == list(range(24, 32))
 
 
+def test_ranks_share_each_part_of_a_step() -> None:
+    """Part k of a step is the same crops on any number of ranks: items k * 6 .. k * 6 + 5."""
+    shares = [next(iter(Steps(1, 2, 12, rank, 3, parts=2))) for rank in range(3)]
+    assert shares == [[12, 13, 18, 19], [14, 15, 20, 21], [16, 17, 22, 23]]
+
+
 def test_an_epoch_has_every_case_once_and_every_epoch_its_order() -> None:
     orders = [epoch_order(7, epoch, np.full(50, 3.0)).tolist() for epoch in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))

@@ -16,7 +16,7 @@ def test_the_parts_add_up_to_the_wall_time() -> None:
     lines = [{"step": 1} | step, {"step": 2} | step | {"checkpoint_s": 0.75}, validation]
     spent = time_spent(lines, wall=5.0)
     assert spent is not None
-    expected = [0.5, 0.2, 0, 0.4, 0.6, 0.2, 0.5, 1.0, 5.0 - 3.4]  # in the order of PARTS, and the rest
+    expected = [0.5, 0.2, 0, 0.4, 0.6, 0, 0.2, 0.5, 1.0, 5.0 - 3.4]  # in the order of PARTS, and the rest
     assert list(spent.parts.values()) == pytest.approx(expected)
     assert sum(spent.shares.values()) == pytest.approx(1)
     assert spent.shares["checkpoints"] == pytest.approx(0.2)
