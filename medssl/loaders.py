@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from medssl.config import Finetune, Percentiles, Shared
+from medssl.config import Finetune, Percentiles, Pretrain, Shared
 from medssl.evaluate import LabelledImage
 from medssl.problems import SampleError, first_line
 from medssl.processes import dealt
@@ -103,7 +103,7 @@ class Crops(Dataset[Item]):
         return item | {"read_s": read - began, "views_s": time.perf_counter() - read}
 
     def start(self, entry: Entry, random: np.random.Generator) -> NDArray[np.int64]:
-        """Draw a crop's first voxel: in pre-training around the foreground, in fine-tuning around a class."""
+        """Draw a crop's first voxel: in pre-training around the foreground or anywhere, in fine-tuning around a class."""
         centres, places = entry.foreground, entry.positions
         if isinstance(self.settings, Finetune) and places:
             objects = [k for k in places if k > 0]
@@ -112,7 +112,7 @@ class Crops(Dataset[Item]):
             shares = np.array([self.rarity.get(k, 1.0) for k in classes])
             centres = places[int(random.choice(classes, p=shares / shares.sum()))]
         shape, size = entry.shape, self.settings.read_size
-        if centres is None:
+        if centres is None or (isinstance(self.settings, Pretrain) and self.settings.crops == "anywhere"):
             return random_start(shape, size, random)
         return foreground_start(self.store.array(centres), shape, size, random)
 

@@ -225,6 +225,9 @@ class Pretrain(Shared):
     region: Sizes | None = Field(
         None, description="voxels that are read for views to be cut from, more or fewer than crop_size; default: crop_size"
     )
+    crops: Literal["foreground", "anywhere"] = Field(
+        "foreground", description="around a foreground voxel drawn at random, or anywhere in the image, all places alike"
+    )
     slices: bool = Field(False, description="cut 2D crops out of 3D volumes: axial slices")
     views_on: Literal["auto", "loader", "device"] = Field(
         "auto",

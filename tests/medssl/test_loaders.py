@@ -268,3 +268,17 @@ def test_labels_reach_pretraining_only_where_a_setting_asks(tmp_path: Path) -> N
         if classes:
             truth = {case.id: case.label for case in split.part("training")}
             assert batch["class"].tolist() == [truth[case] for case in batch["id"]]
+
+
+def test_crops_lie_around_the_foreground_or_anywhere(pretraining: Make) -> None:
+    """Their first voxels follow the foreground's own places, or are uniform over all that are possible."""
+    for crops, wanted in (("foreground", False), ("anywhere", True)):
+        made = crops_of(pretraining(crops=crops, foreground_above=0.5))
+        entry = next(iter(made.store.entries.values()))
+        assert entry.foreground is not None
+        starts = np.stack([made.start(entry, np.random.default_rng(seed)) for seed in range(400)])
+        room = np.array(entry.shape) - made.settings.read_size
+        expected = np.array([1 / (free + 1) for free in room])  # of each place along an axis
+        at_an_end = ((starts == 0) | (starts == room)).mean(0)
+        uniform = np.abs(at_an_end - np.minimum(2 * expected, 1)) < 0.12  # 5 standard deviations of 400 draws
+        assert uniform.all() == wanted
