@@ -61,15 +61,16 @@ def measured(prepare: Callable[[], Callable[[], float]], threads: int, device: s
 
 def report(rows: Rows, options: argparse.Namespace) -> None:
     """Print the table, the first way being what the others are compared with, and write the JSON file if one is named."""
-    first = next(iter(rows.values()))
-    print(f"| {'step':16} | {'s':>7} | {'faster':>6} | {'memory MB':>9} | {'of it':>5} | {'first loss':>10} |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for way, row in rows.items():
-        faster, share = first["s"] / row["s"], row["memory_mb"] / first["memory_mb"]
-        cells = f"{row['s']:7.3f} | {faster:6.2f} | {row['memory_mb']:9.0f} | {share:5.2f} | {row['loss']:10.5f}"
-        print(f"| {way:16} | {cells} |")
+    print_rows([beside_first(rows, way) | {"first loss": f"{row['loss']:.5f}"} for way, row in rows.items()])
     if options.json:
         write_results(options, rows)
+
+
+def beside_first(rows: Rows, way: str) -> Found:
+    """Seconds and memory of a way, and how they compare with the first way's."""
+    first, row = next(iter(rows.values())), rows[way]
+    ratios = {"faster": first["s"] / row["s"], "memory MB": row["memory_mb"], "of it": row["memory_mb"] / first["memory_mb"]}
+    return {"way": way, "s": row["s"]} | ratios
 
 
 def print_rows(rows: Sequence[Found], words: int = 1) -> None:

@@ -27,7 +27,7 @@ from medssl.device import has_bfloat16
 from medssl.evaluate import dice, predict_volume
 from networks import build_encoder
 from networks.unetr import unetr
-from turns import in_a_process, in_turns, write_results
+from turns import beside_first, in_a_process, in_turns, print_rows, write_results
 
 CLASSES, BATCH = 14, 4
 WAYS = ("tutorial", "medssl, float32", "medssl")
@@ -52,15 +52,8 @@ def main() -> None:
     timed = in_turns(WAYS, options.turns, one_turn, *words)
     agreement = in_a_process(agreement_with_tutorial, options.steps, *where)
     rows = {way: timed[way] | agreement[way] for way in WAYS}
-    first = rows["tutorial"]
-    print(
-        f"| {'prediction':16} | {'s':>7} | {'faster':>6} | {'memory MB':>9} | {'of it':>5} | {'same Dice':>9} | {'Dice':>6} |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for way, row in rows.items():
-        faster, share = first["s"] / row["s"], row["memory_mb"] / first["memory_mb"]
-        cells = f"{row['s']:7.1f} | {faster:6.2f} | {row['memory_mb']:9.0f} | {share:5.2f}"
-        print(f"| {way:16} | {cells} | {row['dice_with_tutorial']:9.5f} | {row['dice']:6.4f} |")
+    agreed = {way: {"same Dice": f"{row['dice_with_tutorial']:.5f}", "Dice": row["dice"]} for way, row in rows.items()}
+    print_rows([beside_first(rows, way) | agreed[way] for way in rows])
     if options.json:
         write_results(options, rows)
 

@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import signal
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,16 +121,6 @@ def train_on(
         trainer.run(training.batches(progress.step))
         clock.update()
     draw_curves(run)
-
-
-def step_seconds(settings: Shared, compute: Compute, training: Training, batch: Batch, steps: int) -> float:
-    """Time whole training steps on one batch, after one that warms up; the median of the others.
-
-    They are the last of the run, in which all that ever is trained at all is, on crops of full size.
-    """
-    step = Step(settings, compute, training, optimiser_of(settings, training.groups))
-    times: list[float] = [step(max(settings.steps - before_last, 1), batch)["step_s"] for before_last in range(steps, -1, -1)]
-    return statistics.median(times[1:])
 
 
 def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer, average: Average) -> Progress:

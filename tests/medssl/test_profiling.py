@@ -18,7 +18,7 @@ from medssl.pretrain import pretrain
 from medssl.runs import read_metrics
 
 Make = Callable[..., Pretrain]
-PARTS = ("transfer_s", "device_views_s", "forward_s", "backward_s", "optimiser_s")
+PARTS = ("transfer_s", "forward_s", "backward_s", "optimiser_s")
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
