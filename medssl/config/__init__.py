@@ -1,5 +1,6 @@
-"""The settings of both scripts and the tables in them; see `medssl.config.scripts`."""
+"""The settings of both scripts and the tables in them; those of both in `shared`."""
 
+from medssl.config.finetune import Augment, Finetune
 from medssl.config.intensity import Percentiles, Window
 from medssl.config.methods import (
     BarlowSettings,
@@ -14,8 +15,9 @@ from medssl.config.methods import (
     VICRegSettings,
 )
 from medssl.config.networks import EncoderSettings, ResNetSettings, UNetSettings, ViTSettings, encoder_sizes
+from medssl.config.pretrain import Pretrain
 from medssl.config.schedules import Constant, Cosine, FineTune, OneCycle, ScheduleSettings
-from medssl.config.scripts import WITHOUT_EFFECT, Augment, Finetune, Pretrain, Shared
+from medssl.config.shared import WITHOUT_EFFECT, Shared
 from medssl.config.tables import Table
 
 __all__ = [
