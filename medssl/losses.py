@@ -63,16 +63,29 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, groups: Tensor | None = No
     numbers, say which pairs are of one patient: they are no negatives of each other. Raises ValueError for a
     temperature that is not positive or fewer than two pairs.
     """
+    return nt_xent_of_products(products(torch.cat(_two_views(a, b))), temperature, groups)
+
+
+def nt_xent_of_products(products: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:
+    """`nt_xent` from the products (2b, 2b) of all rows [a; b] with each other, which is all that it needs to know of them."""
     _check_positive("temperature", temperature)
-    z = torch.cat(_two_views(a, b))
-    index = torch.arange(len(z), device=z.device)
-    target = index.roll(len(a))
-    if groups is not None and groups.shape != a.shape[:1]:
-        raise ValueError(f"groups: found shape {list(groups.shape)}, expected one number a pair, [{len(a)}]")
+    pairs = len(products) // 2
+    index = torch.arange(2 * pairs, device=products.device)
+    target = index.roll(pairs)
+    if groups is not None and groups.shape != (pairs,):
+        raise ValueError(f"groups: found shape {list(groups.shape)}, expected one number a pair, [{pairs}]")
     group = index if groups is None else groups.repeat(2)
     left_out = group == group[:, None]
     left_out[index, target] = False
-    return functional.cross_entropy((_cosines(z) / temperature).masked_fill(left_out, float("-inf")), target)
+    length = products.diagonal().clamp(min=1e-24).sqrt()  # unit rows would be one more copy of long ones
+    cosines = products / length / length[:, None]
+    return functional.cross_entropy((cosines / temperature).masked_fill(left_out, float("-inf")), target)
+
+
+def products(rows: Tensor) -> Tensor:
+    """The products (b, b) of rows (b, e) with each other, as exact as the rows are."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ rows.T
 
 
 def nt_xent_chance(pairs: int) -> float:
@@ -177,23 +190,15 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _cosines(rows: Tensor) -> Tensor:
-    """The cosines (b, b) between rows (b, e), from the products alone: unit rows would be one more copy of long ones."""
-    with torch.autocast(rows.device.type, enabled=False):
-        products = rows @ rows.T
-    length = products.diagonal().clamp(min=1e-24).sqrt()
-    return products / length / length[:, None]
-
-
 def _sum_of_squares(x: Tensor, y: Tensor) -> Tensor:
     """The sum of all squares of x^T y, (e, e), for rows (b, e).
 
     It equals the sum of (x x^T) * (y y^T), both (b, b), which costs b / e as much when the rows are few and long.
     """
+    if len(x) < x.shape[1]:
+        gram = products(x)
+        return (gram * (gram if y is x else products(y))).sum()
     with torch.autocast(x.device.type, enabled=False):
-        if len(x) < x.shape[1]:
-            gram = x @ x.T
-            return (gram * (gram if y is x else y @ y.T)).sum()
         return (x.T @ y).square().sum()
 
 

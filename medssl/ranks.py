@@ -7,6 +7,10 @@ its weights the gradient W (dX_r/dweights)^T dL/dX_r. `DistributedDataParallel` 
 1/W sum_r W (dX_r/dweights)^T dL/dX_r = dL/dweights, the gradient of one process. (A gather that sends nothing back, or
 only a rank's own part, makes it W times too small.)
 
+Where rows are long and a loss needs only their products (NT-Xent over whole restorations), each rank takes a share of the
+columns of all rows instead, `columns`, and `summed` adds up the products of the shares. By the same reasoning: what every
+rank sends back for its share is W times the derivative, or the sum over W equal derivatives.
+
 Losses that are means over rows need no gather: the average of the ranks' gradients is the gradient of the mean, when
 every rank has as many rows. Means over a mask do not; `share` weights them.
 """
@@ -18,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.nn import functional
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -27,6 +32,25 @@ def gathered(rows: Tensor) -> Tensor:
     rows themselves. All ranks must call it, and call it in the same order.
     """
     return _Gather.apply(rows) if world_size() > 1 else rows
+
+
+def columns(rows: Tensor) -> Tensor:
+    """This rank's share of the columns of the rows (b, ...) of all ranks, in the order of `gathered`: (world * b, e / world).
+
+    Shares are filled up with zeros where e is no multiple of the world. A rank sends and keeps as much as its own rows
+    are; `gathered` world times that. With one rank the rows themselves, (b, e). Called by all ranks, as `gathered`.
+    """
+    flat, world = rows.flatten(1), world_size()
+    if world == 1:
+        return flat
+    shares = functional.pad(flat, (0, -flat.shape[1] % world)).view(len(flat), world, -1)
+    received: Tensor = _Exchange.apply(shares.transpose(0, 1))
+    return received.flatten(0, 1)
+
+
+def summed(part: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks; gradients flow back to every rank. With one rank the tensor itself."""
+    return _Sum.apply(part) if world_size() > 1 else part
 
 
 def share(count: Tensor) -> Tensor:
@@ -86,6 +110,38 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)  # reduced in place
-        distributed.all_reduce(total)
-        return total.chunk(world_size())[rank()]
+        return _total(gradients[0]).chunk(world_size())[rank()]
+
+
+class _Exchange(torch.autograd.Function):
+    """Part k of each rank goes to rank k, (world, ...) to (world, ...); the way back is the same way."""
+
+    @staticmethod
+    def forward(_: Any, parts: Tensor) -> Tensor:
+        return _exchanged(parts)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        return _exchanged(gradients[0])
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, part: Tensor) -> Tensor:
+        return _total(part)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        return _total(gradients[0])
+
+
+def _exchanged(parts: Tensor) -> Tensor:
+    received = torch.empty_like(parts, memory_format=torch.contiguous_format)
+    distributed.all_to_all_single(received, parts.contiguous())
+    return received
+
+
+def _total(part: Tensor) -> Tensor:
+    total = part.clone(memory_format=torch.contiguous_format)  # reduced in place
+    distributed.all_reduce(total)
+    return total

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from medssl.config import Pretrain, ReconContrastSettings
-from medssl.losses import l1, nt_xent, nt_xent_chance, regularized_contrastive
+from medssl.losses import at_least_float32, l1, nt_xent_chance, nt_xent_of_products, products, regularized_contrastive
 from medssl.methods.method import Restoring
-from medssl.ranks import gathered
+from medssl.ranks import columns, summed
 from networks.autoencoder import autoencoder
 from networks.features import Encoder
 from transforms.in_batches import BatchViews
@@ -44,7 +44,8 @@ class ReconContrast(Restoring):
         reconstruction = l1(first, batch["image"])
         if self.settings.restored_views == 2:
             reconstruction = (reconstruction + l1(second, batch["image"])) / 2
-        contrast = nt_xent(gathered(first), gathered(second), self.settings.temperature)
+        rows = torch.cat([columns(first), columns(second)])  # too long to be gathered
+        contrast = nt_xent_of_products(summed(products(at_least_float32(rows))), self.settings.temperature)
         loss = regularized_contrastive(reconstruction, self.settings.contrast * contrast)
         return {"loss": loss, "l1": reconstruction, "nt_xent": contrast}
 

@@ -11,8 +11,19 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from medssl.losses import barlow_twins, l1, masked_l1, masked_l2, masked_patches, nt_xent, swav, vicreg
-from medssl.ranks import gathered, numbered, share
+from medssl.losses import (
+    barlow_twins,
+    l1,
+    masked_l1,
+    masked_l2,
+    masked_patches,
+    nt_xent,
+    nt_xent_of_products,
+    products,
+    swav,
+    vicreg,
+)
+from medssl.ranks import columns, gathered, numbered, share, summed
 
 WORLD, BATCH, FEATURES = 2, 8, 6
 PATIENTS = ["p1", "p2", "p1", "p3", "p1", "p2", "p4", "p4"]  # p1 and p2 are on both ranks
@@ -55,6 +66,7 @@ def masked_share(loss: Callable[[Tensor, Tensor, Tensor], Tensor], mask: Tensor,
 LOSSES: dict[str, Callable[[Tensor, Tensor, slice], Tensor]] = {
     "l1": lambda a, b, _: l1(a, b),
     "nt_xent": lambda a, b, _: nt_xent(gathered(a), gathered(b), 0.2),
+    "nt_xent, columns": lambda a, b, _: nt_xent_of_products(summed(products(torch.cat([columns(a), columns(b)]))), 0.2),
     "nt_xent, groups": lambda a, b, rows: nt_xent(gathered(a), gathered(b), 0.2, groups(rows)),
     "barlow_twins": lambda a, b, _: barlow_twins(gathered(a), gathered(b)),
     "vicreg": lambda a, b, _: vicreg(gathered(a), gathered(b)),
@@ -84,6 +96,8 @@ def one_rank(rank: int, folder: str) -> None:
     rows = slice(rank * BATCH // WORLD, (rank + 1) * BATCH // WORLD)
     found: dict[str, Any] = {name: step(name, DistributedDataParallel(network()), rows) for name in LOSSES}
     counted = torch.full((2, 3), 10 * rank)
+    uneven = torch.arange(15).view(3, 5) + 100 * rank
+    found["columns"] = [columns(kind).tolist() for kind in (uneven, uneven.bfloat16())]
     found["types"] = [gathered(kind).tolist() for kind in (counted, counted.bfloat16().T, counted > 5)]
     sent = torch.tensor([1.0, 2.0], requires_grad=True)
     (gathered(sent) * torch.tensor([1.0, 2.0, 3.0, 4.0]) * (rank + 1)).sum().backward()  # ranks that weigh it differently
@@ -132,3 +146,12 @@ def test_names_have_numbers_of_their_own() -> None:
     numbers = numbered(PATIENTS)
     assert [[x == y for y in PATIENTS] for x in PATIENTS] == (numbers == numbers[:, None]).tolist()
     assert numbered(["p1"]).item() == -7940245846511773976
+
+
+def test_a_rank_takes_its_share_of_the_columns_of_all_rows(ranks: list[dict[str, Any]]) -> None:
+    rows = torch.cat([torch.arange(15).view(3, 5) + 100 * rank for rank in range(WORLD)])
+    shares = torch.nn.functional.pad(rows, (0, 1)).chunk(WORLD, 1)
+    for share_of_one, found in zip(shares, ranks, strict=True):
+        whole, half = found["columns"]
+        assert whole == share_of_one.tolist()
+        assert half == share_of_one.bfloat16().tolist()
