@@ -71,7 +71,7 @@ def train_on(
 ) -> None:  # fmt: skip
     """Train from the step that `progress` stands at to the last; raises as `train`."""
     step = Step(settings, compute, training, optimiser)
-    trainer = Engine(lambda engine, batch: step(engine.state.iteration, batch) | loading_times(engine, batch))
+    trainer = Engine(lambda engine, batch: step(engine.state.iteration, batch) | loading_times(engine.state.data_s, batch))
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
     trainer.logger.setLevel(logging.CRITICAL)  # the command line says once why a run ended
     add_clock(trainer)
@@ -192,10 +192,10 @@ def add_clock(trainer: Engine) -> None:
     trainer.add_event_handler(Events.GET_BATCH_COMPLETED, ended)
 
 
-def loading_times(engine: Engine, batch: Batch) -> dict[str, float]:
-    """How long a step waited for its batch, and how long the loader worked on the batch, wherever and whenever."""
+def loading_times(waited: float, batch: Batch) -> dict[str, float]:
+    """The seconds that a step waited for its batch, and how long the loader worked on the batch, wherever and whenever."""
     worked = {key: sum(batch[key]) for key in ("read_s", "views_s") if key in batch}
-    return {key: round(seconds, 5) for key, seconds in ({"data_s": engine.state.data_s} | worked).items()}
+    return {key: round(seconds, 5) for key, seconds in ({"data_s": waited} | worked).items()}
 
 
 def shown(output: dict[str, Any]) -> dict[str, str]:

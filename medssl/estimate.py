@@ -13,7 +13,7 @@ from medssl.config import Finetune, Shared
 from medssl.data import geometry_of, header_problems, split_of, store_path
 from medssl.device import Compute, choose, cores
 from medssl.fingerprints import Fingerprints
-from medssl.forecast import Pieces, Plan, bound, hours, seconds_of
+from medssl.forecast import Pieces, Plan, hours, seconds_of
 from medssl.made_up import MadeUp
 from medssl.memory import peak_memory
 from medssl.pack import Wanted, find_shards, prepared_bytes, still_true
@@ -22,17 +22,8 @@ from medssl.problems import InputError
 from medssl.rehearsal import Quiet, Rehearsal, rehearsal_of
 from medssl.splits import Case
 from medssl.store import Store
-from medssl.time_spent import time_of
-from medssl.timing import (
-    time_checkpoints,
-    time_curves,
-    time_finish,
-    time_loading,
-    time_steps,
-    time_validation,
-    timed,
-    worker_bytes,
-)
+from medssl.time_spent import bound_by, time_of, time_spent
+from medssl.timing import Stepping, time_checkpoints, time_curves, time_finish, time_steps, time_validation, timed
 from medssl.wall_clock import machine_of
 
 
@@ -50,10 +41,11 @@ def estimate(settings: Shared, began: float | None = None) -> str:
     store, lacking = store_of(settings, wanted)
     rehearsal = rehearsal_of(settings, compute, split, store)
     start = time.monotonic() - began
-    workers = worker_bytes(settings, rehearsal.training.batches(0))
-    pieces = pieces_of(settings, compute, rehearsal, start, pack_seconds(settings, wanted, lacking))
-    memory = peak_memory(compute.device) + (workers if compute.device.type == "cpu" else 0.0)
-    return "\n".join([*told(settings, compute, rehearsal, pieces, memory), store_line(settings, wanted, lacking)])
+    pack = pack_seconds(settings, wanted, lacking)
+    stepping = time_steps(settings, compute, rehearsal)
+    pieces = pieces_of(settings, rehearsal, stepping, start, pack)
+    memory = peak_memory(compute.device) + (stepping.workers if compute.device.type == "cpu" else 0.0)
+    return "\n".join([*told(settings, compute, stepping, pieces, memory), store_line(settings, wanted, lacking)])
 
 
 def store_of(settings: Shared, wanted: Wanted) -> tuple[Store, list[Case]]:
@@ -79,22 +71,18 @@ def pack_seconds(settings: Shared, wanted: Wanted, lacking: list[Case]) -> float
     return seconds * len(lacking) / min(max(settings.workers, 1), cores())
 
 
-def pieces_of(settings: Shared, compute: Compute, rehearsal: Rehearsal, start: float, pack: float) -> Pieces:
-    """Do each piece of the run once, in a temporary folder on the disk of the run."""
-    loading = time_loading(rehearsal.batches)
-    stepping = time_steps(settings, compute, rehearsal, loading.batch)
+def pieces_of(settings: Shared, rehearsal: Rehearsal, stepping: Stepping, start: float, pack: float) -> Pieces:
+    """Do what comes beside the steps once, in a temporary folder on the disk of the run."""
     validation, figures = time_validation(settings, rehearsal)
     with tempfile.TemporaryDirectory(prefix=".medssl-dry-run-", dir=disk_of(settings.out)) as folder:
         inside = settings.model_copy(update={"out": Path(folder)})
         run = Quiet.open(inside, "finetune" if isinstance(settings, Finetune) else "pretrain")
         latest, best = time_checkpoints(run, stepping.state)
-        drawing = time_curves(settings, run, stepping.told, figures)
+        drawing = time_curves(settings, run, stepping.lines[-1], figures)
         judging = validation * rehearsal.judged / rehearsal.cases + 2 * drawing  # the report draws on light and dark
         finish = time_finish(settings, run, rehearsal) if pack == 0 else judging
         run.close()
-    rest = max(loading.seconds - loading.read - loading.views, 0.0)
-    validation += drawing
-    return Pieces(start, stepping.seconds, loading.read, loading.views, rest, validation, latest, best, finish, pack)
+    return Pieces(start, stepping.pace, validation + drawing, latest, best, finish, pack)
 
 
 def disk_of(out: Path) -> Path | None:
@@ -103,24 +91,23 @@ def disk_of(out: Path) -> Path | None:
     return above if above is not None and os.access(above, os.W_OK) else None
 
 
-def told(settings: Shared, compute: Compute, rehearsal: Rehearsal, pieces: Pieces, memory: float) -> list[str]:
+def told(settings: Shared, compute: Compute, stepping: Stepping, pieces: Pieces, memory: float) -> list[str]:
     """What was found, a line each."""
-    machine = machine_of(settings, compute)
-    parts = seconds_of(pieces, Plan(settings.steps, settings.validate_every, settings.checkpoint_every), machine)
+    spent = time_spent(stepping.lines)
+    assert spent is not None
+    parts = seconds_of(pieces, Plan(settings.steps, settings.validate_every, settings.checkpoint_every))
     listed = ", ".join(f"{name} {time_of(seconds)}" for name, seconds in parts.items() if seconds)
-    count, pace = sum(p.numel() for p in rehearsal.training.model.parameters()), parts["steps"] / settings.steps
+    crops = spent.steps * settings.batch_size
+    share = ", ".join(f"{name} {time_of(seconds / crops)}" for name, seconds in spent.loading.items())
     most = " at most" if settings.patience else ""
-    share = [
-        f"{name} {time_of(seconds / settings.batch_size)}"
-        for name, seconds in (("reading", pieces.read), ("views", pieces.views))
-    ]
+    pace = f"with its data {time_of(pieces.pace)}, {settings.batch_size / pieces.pace:.1f} crops a second"
     return [
         f"device      {compute}",
-        f"network     {settings.network.name}, {count / 1e6:.1f} million parameters",
-        f"step        {time_of(pieces.step)}; with its data {time_of(pace)}, {settings.batch_size / pace:.1f} crops a second",
-        f"data        {', '.join(share)} a crop{' (of noise: there is no store yet)' if pieces.pack else ''}",
+        f"network     {settings.network.name}, {stepping.parameters / 1e6:.1f} million parameters",
+        f"step        {time_of(spent.a_step)}; {pace}",
+        f"data        {share} a crop{' (of noise: there is no store yet)' if pieces.pack else ''}",
         f"run         {hours(sum(parts.values()))}{most} for {settings.steps} steps: {listed}",
-        f"bound by    {bound(pieces, machine).removeprefix('Bound by ')}",
+        f"bound by    {bound_by(spent, machine_of(settings, compute)).removeprefix('Bound by ')}",
         f"memory      {memory / 1e9:.2f} GB{'' if compute.device.type != 'cpu' else f', with {settings.workers} workers'}",
     ]
 

@@ -4,10 +4,10 @@ No case of the test part is read: where test cases will be judged, validation ca
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from medssl import finetune, pretrain
 from medssl.config import Finetune, Pretrain, Shared
@@ -20,21 +20,17 @@ from medssl.splits import Split
 from medssl.store import Store
 from medssl.tasks import task_class
 from medssl.tasks.task import Task
-from medssl.training import Batch, Training
+from medssl.training import Training
 
 
 class Rehearsal(NamedTuple):
     """A training, and what comes after its steps on so many of the `cases` to validate and the `judged` to judge."""
 
     training: Training
-    batches: Iterable[Batch]  # those of the run, made in this process
     validate: Callable[[int], Callable[[], dict[str, float]]]
     finish: Callable[[RunFolder, int, Progress], None]
     cases: int
     judged: int
-
-
-Settings = TypeVar("Settings", bound=Shared)
 
 
 class Quiet(RunFolder):
@@ -59,19 +55,15 @@ def of_pretraining(settings: Pretrain, compute: Compute, split: Split, store: St
     method = method_class(settings.method.name)(encoder, settings)
     whole = pretrain.training_of(settings, compute, split, store, method)
 
-    def training(settings: Pretrain, split: Split) -> Training:
-        return pretrain.training_of(settings, placed(compute), split, store, method)
-
     def validate(count: int) -> Callable[[], dict[str, float]]:
-        found = training(settings, few(split, count)).validate
+        found = pretrain.training_of(settings, placed(compute), few(split, count), store, method).validate
         assert found is not None
         return found
 
     def finish(run: RunFolder, count: int, progress: Progress) -> None:
         pretrain.finish(run, settings, compute, few(split, count), store, method, progress)
 
-    batches = training(alone(settings), split).batches(0)
-    return Rehearsal(whole, batches, validate, finish, len(split.part("validation")), 0)
+    return Rehearsal(whole, validate, finish, len(split.part("validation")), 0)
 
 
 def of_finetuning(settings: Finetune, compute: Compute, split: Split, store: Store) -> Rehearsal:
@@ -87,19 +79,13 @@ def of_finetuning(settings: Finetune, compute: Compute, split: Split, store: Sto
         finetune.finish(run, settings, compute, few(split, count), store, of_few(count), progress, [])
 
     training = finetune.training_of(settings, compute, split, store, task)
-    batches = finetune.training_of(alone(settings), placed(compute), split, store, task).batches(0)
     cases, judged = (len(split.part(part)) for part in ("validation", settings.judge))
-    return Rehearsal(training, batches, lambda count: partial(of_few(count).validate, store, compute), finish, cases, judged)
+    return Rehearsal(training, lambda count: partial(of_few(count).validate, store, compute), finish, cases, judged)
 
 
 def placed(compute: Compute) -> Compute:
     """The same for a network that is placed already: its blocks stay as they are."""
     return replace(compute, recomputed=False, compiled=False)
-
-
-def alone(settings: Settings) -> Settings:
-    """The settings without workers."""
-    return settings.model_copy(update={"workers": 0})
 
 
 def few(split: Split, count: int) -> Split:

@@ -100,7 +100,7 @@ def bound_by(spent: TimeSpent, machine: Machine) -> str:
 
 def faster_data(spent: TimeSpent, machine: Machine) -> str:
     """What would make the data come in time."""
-    needed, most = workers_for(spent), machine.cores if machine.gpu else machine.cores - 1
+    needed, most = workers_for(spent), machine.cores - (0 if machine.gpu else machine.threads)
     reading, views = (spent.loading[name] / spent.steps for name in LOADING.values())
     if machine.workers < most and machine.workers < needed:
         enough = needed <= most

@@ -1,76 +1,82 @@
-"""The pieces of a run, each done in small and timed: a batch, some steps, a validation, checkpoints, the end."""
+"""The pieces of a run, each done in small and timed: some steps, a validation, checkpoints, the end."""
 
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable
+from functools import partial
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 from medssl import checkpoint
 from medssl.average import Average
 from medssl.config import Finetune, Shared
 from medssl.device import Compute
-from medssl.engine import Progress, state_of, write_line
+from medssl.engine import Progress, loading_times, state_of, write_line
 from medssl.memory import workers_memory
 from medssl.optimisers import optimiser_of
 from medssl.rehearsal import Quiet, Rehearsal
 from medssl.reports.charts import curves
 from medssl.step import Step
-from medssl.training import Batch
 
-TIMED = 3  # batches and steps, after one that warms up
+TIMED = 3  # steps at least
+ENOUGH = 2.0  # seconds of timed steps that are enough, where those are short
+SETTLED = 3.0  # times the seconds of a batch's making, after which workers have their batches in stock
 STAGES = 4  # moments of a training that changes on its way
 LONG = 10.0  # seconds of a validation after which no more cases are taken
 LINES = 1000  # of metrics, for the curves
 
 
-class Loading(NamedTuple):
-    """A batch, and the seconds that one process makes such a batch in: in all, reading, and its views."""
-
-    batch: Batch
-    seconds: float
-    read: float
-    views: float
-
-
 class Stepping(NamedTuple):
-    """Seconds of a step, what it told, and the parts of a checkpoint after it."""
+    """Seconds from step to step, what timed steps told, the parts of a checkpoint, the bytes of workers, and weights."""
 
-    seconds: float
-    told: dict[str, Any]
+    pace: float
+    lines: list[dict[str, Any]]
     state: dict[str, Any]
+    workers: float
+    parameters: int
 
 
-def worker_bytes(settings: Shared, batches: Iterable[Batch]) -> float:
-    """The memory that the workers of the run's loader have for themselves, once each has made a batch."""
-    return max((workers_memory() for _ in islice(batches, settings.workers + 1)), default=0.0) if settings.workers else 0.0
+def time_steps(settings: Shared, compute: Compute, rehearsal: Rehearsal) -> Stepping:
+    """Take steps with the run's own loader, its workers beside, as on few cores they slow each other in ways of their own.
 
-
-def time_loading(batches: Iterable[Batch]) -> Loading:
-    """Make a few batches; the median after the first."""
-    found, began = list[Loading](), time.perf_counter()
-    for batch in islice(batches, TIMED + 1):
-        found.append(Loading(batch, time.perf_counter() - began, sum(batch["read_s"]), sum(batch["views_s"])))
-        began = time.perf_counter()
-    timed = found[1:] or found
-    return Loading(found[-1].batch, *(statistics.median(times) for times in zip(*(of[1:] for of in timed), strict=True)))
-
-
-def time_steps(settings: Shared, compute: Compute, rehearsal: Rehearsal, batch: Batch) -> Stepping:
-    """Take steps on one batch: the median of a few, or the mean of such medians at moments spread over the run."""
+    The mean of a few once the loader has settled; where the training changes on its way, the mean of such means.
+    """
     training = rehearsal.training
     optimiser, average = optimiser_of(settings, training.groups), Average(training.model, settings.ema)
-    step, medians = Step(settings, compute, training, optimiser), list[float]()
-    for number in moments(settings):
-        times = list[float]()
-        for _ in range(TIMED + 1):
-            began = time.perf_counter()
-            told = step(number, batch)
-            average.update()
-            times.append(time.perf_counter() - began)
-        medians.append(statistics.median(times[1:]))
-    return Stepping(statistics.mean(medians), told, state_of(training, optimiser, Progress()) | average.state())
+    step = Step(settings, compute, training, optimiser)
+    batches = chain.from_iterable(training.batches(0) for _ in count())  # a short run's are soon used up
+
+    def take(number: int) -> dict[str, Any]:
+        began = time.perf_counter()
+        batch = next(batches)
+        told = loading_times(time.perf_counter() - began, batch) | step(number, batch)
+        average.update()
+        return told | {"whole_s": time.perf_counter() - began}
+
+    settle(take, settings)
+    workers = workers_memory()
+    lines = [timed_steps(partial(take, number)) for number in moments(settings)]
+    pace = statistics.mean(statistics.mean(line["whole_s"] for line in moment) for moment in lines)
+    state = state_of(training, optimiser, Progress()) | average.state()
+    return Stepping(pace, [*chain(*lines)], state, workers, sum(p.numel() for p in training.model.parameters()))
+
+
+def settle(take: Callable[[int], dict[str, Any]], settings: Shared) -> None:
+    """Take a first step, which is slow, and with workers more until they have made what they keep in stock."""
+    line, passed = take(settings.steps), 0.0
+    while settings.workers and passed < SETTLED * (line["read_s"] + line["views_s"]):
+        line = take(settings.steps)
+        passed += line["whole_s"]
+
+
+def timed_steps(take: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """What some steps of one moment told, after one that warms up."""
+    take()
+    lines = list[dict[str, Any]]()
+    while len(lines) < TIMED or sum(line["whole_s"] for line in lines) < ENOUGH:
+        lines.append(take())
+    return lines
 
 
 def moments(settings: Shared) -> list[int]:
@@ -82,12 +88,11 @@ def moments(settings: Shared) -> list[int]:
 def time_validation(settings: Shared, rehearsal: Rehearsal) -> tuple[float, dict[str, float]]:
     """Validate a batch of cases, or fewer where that takes long; gives the seconds of all cases, and the figures."""
     rehearsal.training.model.eval()
-    counts = sorted({min(2, rehearsal.cases), min(max(settings.batch_size, 4), rehearsal.cases)})
-    for count in counts:
-        seconds, figures = timed(rehearsal.validate(count))
+    for cases in sorted({min(2, rehearsal.cases), min(max(settings.batch_size, 4), rehearsal.cases)}):
+        seconds, figures = timed(rehearsal.validate(cases))
         if seconds > LONG:
             break
-    return seconds * rehearsal.cases / count, figures
+    return seconds * rehearsal.cases / cases, figures
 
 
 def time_checkpoints(run: Quiet, state: dict[str, Any]) -> tuple[float, float]:
@@ -110,11 +115,11 @@ def time_curves(settings: Shared, run: Quiet, told: dict[str, Any], figures: dic
 
 def time_finish(settings: Shared, run: Quiet, rehearsal: Rehearsal) -> float:
     """Do what comes after the last step, with few cases; gives the seconds with as many as will be judged."""
-    count = min(max(settings.batch_size, 4), rehearsal.cases, rehearsal.judged or rehearsal.cases)
+    cases = min(max(settings.batch_size, 4), rehearsal.cases, rehearsal.judged or rehearsal.cases)
     progress = Progress(step=settings.steps, best=0.0, best_step=1)
-    seconds, _ = timed(lambda: rehearsal.finish(run, count, progress))
+    seconds, _ = timed(lambda: rehearsal.finish(run, cases, progress))
     judging: float = json.loads(run.path("summary.json").read_text()).get("judging_seconds", 0.0)
-    return seconds + judging * max(rehearsal.judged / count - 1, 0)
+    return seconds + judging * max(rehearsal.judged / cases - 1, 0)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

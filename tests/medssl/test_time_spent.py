@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from medssl.forecast import Pieces, Plan, pace, seconds_of
+from medssl.forecast import Pieces, Plan, seconds_of
 from medssl.time_spent import Machine, bound_by, time_spent
 
 STEP = {"transfer_s": 0.1, "forward_s": 0.2, "backward_s": 0.3, "optimiser_s": 0.1, "step_s": 0.75}
@@ -48,24 +48,7 @@ def test_one_line_says_what_a_run_is_bound_by(times: dict[str, float], machine: 
     assert re.search(expected, line), line
 
 
-PIECES = Pieces(start=5, step=1.0, read=0.5, views=0.9, collate=0.1, validation=10, checkpoint=2, best=1, finish=20, pack=3)
-
-
-@pytest.mark.parametrize(
-    ("machine", "expected"),
-    [
-        (Machine(0, 8, 8), 2.5),  # one after the other
-        (Machine(1, 8, 4), 1.5),  # the worker sets the pace
-        (Machine(2, 8, 4), 1.0),  # the step does
-        (Machine(2, 2, 2), 1.75),  # both on all cores: (2 x 1.0 + 1.5) / 2
-        (Machine(1, 1, 1), 2.5),
-        (Machine(4, 2, 2, gpu=True), 1.25),  # one core feeds the GPU
-    ],
-)
-def test_workers_run_beside_the_step_on_the_same_cores(machine: Machine, expected: float) -> None:
-    assert pace(PIECES, machine) == pytest.approx(expected)
-
-
 def test_a_run_is_the_sum_of_its_pieces() -> None:
-    parts = seconds_of(PIECES, Plan(steps=100, validate_every=40, checkpoint_every=50), Machine(2, 8, 4))
-    assert parts == {"packing": 3, "start": 5, "steps": 100.0, "validation": 3 * 11, "checkpoints": 2 * 2, "end": 20}
+    pieces = Pieces(start=5, pace=1.5, validation=10, checkpoint=2, best=1, finish=20, pack=3)
+    parts = seconds_of(pieces, Plan(steps=100, validate_every=40, checkpoint_every=50))
+    assert parts == {"packing": 3, "start": 5, "steps": 150.0, "validation": 3 * 11, "checkpoints": 2 * 2, "end": 20}
