@@ -36,6 +36,11 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in out=, or start it")
     parser.add_argument(
+        "--resume-loose",
+        action="store_true",
+        help="the same with other settings, data, versions, threads or device too, as the log and the report will say",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="measure a few steps and estimate time and memory; writes no run"
     )
     parser.add_argument(
@@ -72,15 +77,16 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
         return
     from medssl.processes import started
 
+    resume = options.resume or options.resume_loose
     with started(settings.device):
         if isinstance(settings, Pretrain):
             from medssl.pretrain import pretrain
 
-            pretrain(settings, options.resume, options.profile)
+            pretrain(settings, resume, options.profile, options.resume_loose)
         elif isinstance(settings, Finetune):
             from medssl.finetune import finetune
 
-            finetune(settings, options.resume, options.profile)
+            finetune(settings, resume, options.profile, options.resume_loose)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

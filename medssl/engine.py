@@ -6,12 +6,11 @@ that was killed goes on as if nothing had happened.
 
 import json
 import logging
-import math
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,35 +19,24 @@ from ignite.handlers import ProgressBar
 
 from medssl import checkpoint
 from medssl.average import Average
+from medssl.conditions import conditions_of
 from medssl.config import Shared
 from medssl.device import Compute
 from medssl.optimisers import optimiser_of
-from medssl.parallel import full, load_full, whole_weights
-from medssl.problems import RunError
+from medssl.parallel import full, whole_weights
 from medssl.processes import everyones, said_once
 from medssl.profiling import profiled
+from medssl.progress import Progress
 from medssl.ranks import rank, world_size
 from medssl.reports.charts import curves
+from medssl.resuming import resume
 from medssl.run_folder import RunFolder
+from medssl.saving import Saving
 from medssl.step import Step
 from medssl.stopping import Stopped
 from medssl.stopwatch import Stopwatch
 from medssl.training import Batch, Training
 from medssl.wall_clock import WallClock
-
-
-@dataclass
-class Progress:
-    """What a checkpoint remembers besides the weights; best is the watched figure, lower always better."""
-
-    step: int = 0
-    best: float = math.inf
-    best_step: int = 0
-    worse: int = 0  # validations since the best one
-    seconds: float = 0.0
-    checkpoint_s: float = 0.0  # of the last checkpoint, until the next step's line tells it; not remembered
-    memory: float = 0.0  # bytes at most, of this start; not remembered
-    stop: bool = False  # patience is at its end
 
 
 def train(run: RunFolder, settings: Shared, compute: Compute, training: Training, profile: bool = False) -> Progress:
@@ -58,18 +46,19 @@ def train(run: RunFolder, settings: Shared, compute: Compute, training: Training
     """
     optimiser = optimiser_of(settings, training.groups)
     average = Average(training.model, settings.ema)
-    progress = resume(run, training, optimiser, average)
+    conditions = conditions_of(settings, compute, training.data)
+    progress = resume(run, settings, conditions, training, optimiser, average)
     if progress.step < settings.steps and not progress.stop:
-        train_on(run, settings, compute, training, optimiser, average, progress, profile)
+        train_on(run, settings, compute, training, optimiser, average, progress, conditions, profile)
     average.exchange()
     return progress
 
 
 def train_on(
     run: RunFolder, settings: Shared, compute: Compute, training: Training, optimiser: torch.optim.Optimizer,
-    average: Average, progress: Progress, profile: bool = False,
+    average: Average, progress: Progress, conditions: dict[str, Any], profile: bool = False,
 ) -> None:  # fmt: skip
-    """Train from the step that `progress` stands at to the last; raises as `train`."""
+    """Train from the step that `progress` stands at to the last; checkpoints hold the conditions. Raises as `train`."""
     step = Step(settings, compute, training, optimiser)
     trainer = Engine(lambda engine, batch: step(engine.state.iteration, batch) | loading_times(engine.state.data_s, batch))
     trainer.load_state_dict({"iteration": progress.step, "epoch_length": settings.steps, "max_epochs": 1})
@@ -81,13 +70,25 @@ def train_on(
     )
     bar.attach(trainer, output_transform=shown)
 
-    clock = WallClock(run, settings, compute, training.epoch, progress)
+    clock, saving = WallClock(run, settings, compute, training.epoch, progress), Saving(settings)
 
     with (
         run.open_metrics() as metrics,
         caught_signals() as caught,
         profiled(run, compute.device, profile and rank() == 0) as traced,
     ):
+
+        def save() -> None:
+            clock.update()
+            watch = Stopwatch(torch.device("cpu"))
+            if rank() == 0:
+                os.fsync(metrics.fileno())  # lest a checkpoint is there and lines of its steps are not
+            state = state_of(training, optimiser, progress) | average.state() | {"conditions": conditions}
+            checkpoint.save_latest(run.folder, state)
+            watch.lap("checkpoint_s")
+            progress.checkpoint_s = watch.laps()["checkpoint_s"]
+            if warning := saving.done(progress.checkpoint_s):
+                run.say(f"warning: {warning}")
 
         def account(engine: Engine) -> None:
             traced()
@@ -104,13 +105,10 @@ def train_on(
                 for warning in training.warnings(engine.state.output | judged):
                     run.say(f"warning: step {progress.step}: {warning}")
                 clock.tell(at_end or progress.stop)
-            stop = max(everyones(caught[0] if caught else 0))
-            if stop or at_end or progress.stop or progress.step % settings.checkpoint_every == 0:
-                clock.update()
-                watch = Stopwatch(torch.device("cpu"))
-                checkpoint.save_latest(run.folder, state_of(training, optimiser, progress) | average.state())
-                watch.lap("checkpoint_s")
-                progress.checkpoint_s = watch.laps()["checkpoint_s"]
+            asked = everyones((caught[0] if caught else 0, saving.overdue()))
+            stop, overdue = max(number for number, _ in asked), asked[0][1]  # the clock of rank 0
+            if stop or at_end or progress.stop or overdue or progress.step % settings.checkpoint_every == 0:
+                save()
             if stop:
                 raise said_once(Stopped(stop))
             if progress.stop:
@@ -123,30 +121,12 @@ def train_on(
     draw_curves(run)
 
 
-def resume(run: RunFolder, training: Training, optimiser: torch.optim.Optimizer, average: Average) -> Progress:
-    """Take up the newest checkpoint of the run, or start at step 0; metrics of steps to be done again are dropped."""
-    state, warnings = checkpoint.load_newest(run.folder)
-    for warning in warnings:
-        run.say(warning)
-    step = 0 if state is None else state["progress"]["step"]
-    if len(set(steps := everyones(step))) > 1:
-        raise said_once(RunError(f"{run.folder}: ranks found checkpoints of steps {steps}, expected one folder that all share"))
-    run.keep_metrics_until(step)
-    if state is None:
-        return Progress()
-    load_full(training.model, optimiser, state)
-    average.load(state)
-    progress = Progress(**state["progress"])
-    run.say(f"going on after step {progress.step}")
-    return progress
-
-
 def state_of(training: Training, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, Any]:
-    """Gather everything that a checkpoint holds."""
+    """Gather what a checkpoint holds of a training."""
     return {
         "model": full(training.model.state_dict()),
         "optimiser": full(optimiser.state_dict()),
-        "progress": {key: value for key, value in vars(progress).items() if key not in ("checkpoint_s", "memory")},
+        "progress": progress.state(),
     }
 
 

@@ -95,7 +95,8 @@ def told(settings: Shared, compute: Compute, stepping: Stepping, pieces: Pieces,
     """What was found, a line each."""
     spent = time_spent(stepping.lines)
     assert spent is not None
-    parts = seconds_of(pieces, Plan(settings.steps, settings.validate_every, settings.checkpoint_every))
+    plan = Plan(settings.steps, settings.validate_every, settings.checkpoint_every, settings.checkpoint_minutes)
+    parts = seconds_of(pieces, plan)
     listed = ", ".join(f"{name} {time_of(seconds)}" for name, seconds in parts.items() if seconds)
     crops = spent.steps * settings.batch_size
     share = ", ".join(f"{name} {time_of(seconds / crops)}" for name, seconds in spent.loading.items())

@@ -2,16 +2,18 @@
 
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from medssl import checkpoint
+from medssl.conditions import data_of
 from medssl.config import Finetune
 from medssl.config.networks import title_of
 from medssl.data import load_data, split_of, split_warnings
 from medssl.depth import scaled_parts
 from medssl.device import Compute, choose
-from medssl.engine import Progress, train
+from medssl.engine import train
 from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
 from medssl.modalities import lacking, lacking_lines
@@ -20,6 +22,7 @@ from medssl.parallel import spread
 from medssl.plan import adapted_channels, differences, plan_of, save_encoder, seen_before
 from medssl.problems import Gathering, InputError, Problem
 from medssl.processes import in_turn, part, refuse_uneven
+from medssl.progress import Progress
 from medssl.progressive import Resizing
 from medssl.regions import region_line
 from medssl.reports.report import write_report
@@ -33,24 +36,32 @@ from medssl.training import Training
 from medssl.wall_clock import costs_of
 
 
-def finetune(settings: Finetune, resume: bool = False, profile: bool = False) -> None:
-    """Run a fine-tuning from its settings to its report; raises InputError before anything is written."""
-    run, compute, split, task, store, seen = in_turn(lambda: opened(settings, resume))
-    run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
-    for line in [*region_line(settings), *lacking_lines(split, parts_of(settings))]:
-        run.say(line)
-    warnings = split_warnings(split) + differences(settings) + adapted_channels(settings, split, task.loaded) + task.warnings()
-    if seen:
-        warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
-    for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:
-        run.say(line)
-    progress = train(run, settings, compute, training_of(settings, compute, split, store, task), profile)
-    if part():
-        task = whole_again(run, settings, split, compute) if settings.shard else task
-        finish(run, settings, compute, split, store, task, progress, warnings)
+def finetune(settings: Finetune, resume: bool = False, profile: bool = False, loose: bool = False) -> None:
+    """Run a fine-tuning from its settings to its report; raises InputError before anything is written.
+
+    A run is resumed under the conditions that it was made with, or, `loose`, under others too.
+    """
+    run, compute, split, task, store, seen = in_turn(lambda: opened(settings, resume, loose))
+    with closing(run):
+        run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
+        for line in [*region_line(settings), *lacking_lines(split, parts_of(settings))]:
+            run.say(line)
+        warnings = (
+            split_warnings(split) + differences(settings) + adapted_channels(settings, split, task.loaded) + task.warnings()
+        )
+        if seen:
+            warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
+        for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:
+            run.say(line)
+        progress = train(run, settings, compute, training_of(settings, compute, split, store, task), profile)
+        if part():
+            task = whole_again(run, settings, split, compute) if settings.shard else task
+            finish(run, settings, compute, split, store, task, progress, warnings)
 
 
-def opened(settings: Finetune, resume: bool) -> tuple[RunFolder, Compute, Split, Task, Store, list[Problem]]:
+def opened(
+    settings: Finetune, resume: bool, loose: bool = False
+) -> tuple[RunFolder, Compute, Split, Task, Store, list[Problem]]:
     """Check and prepare everything, then open the run folder; gives the cases that the encoder saw too, if that is allowed.
 
     Raises InputError before anything is written.
@@ -59,12 +70,12 @@ def opened(settings: Finetune, resume: bool) -> tuple[RunFolder, Compute, Split,
     with problems:
         refuse_uneven(settings)
     with problems:
-        RunFolder.check(settings, "finetune", resume)
+        RunFolder.check(settings, "finetune", resume, loose)
     split, task, store = prepared(settings, problems)
     seen = seen_before(settings, [store.entries[case.id] for case in split.part(settings.judge)])
     if seen and not settings.allow_seen:
         raise InputError(seen)
-    return RunFolder.open(settings, "finetune", resume), compute, split, task, store, seen
+    return RunFolder.open(settings, "finetune", resume, loose), compute, split, task, store, seen
 
 
 def whole_again(run: RunFolder, settings: Finetune, split: Split, compute: Compute) -> Task:
@@ -123,6 +134,7 @@ def training_of(settings: Finetune, compute: Compute, split: Split, store: Store
         transform=augment,
         before_step=before_step,
         epoch=len(crops),
+        data=data_of(settings, split, parts_of(settings), store, labels=True),
     )
 
 
@@ -132,7 +144,7 @@ def finish(
 ) -> None:  # fmt: skip
     """Judge the chosen weights once on the part that is reported, and write scores, summary and report."""
     if settings.checkpoint == "best":
-        task.network.load_state_dict(checkpoint.load(run.path(checkpoint.BEST))["model"])
+        task.network.load_state_dict(checkpoint.load_best(run.folder, progress.best_step)["model"])
     if task.encoder is not None:
         step = progress.best_step if settings.checkpoint == "best" else progress.step
         save_encoder(run, task.encoder, plan_of(settings, split, store, step))
@@ -140,12 +152,11 @@ def finish(
     scores = task.judge(run, store, compute)
     for line in (found := scores.pop("warnings", [])):
         run.say(line)
-    summary = summary_of(settings, split, store, task, progress) | scores | {"warnings": warnings + found}
+    summary = summary_of(settings, split, store, task, progress) | scores | {"warnings": warnings + found + progress.warnings}
     summary |= costs_of(settings, compute, progress)
     run.write_json("summary.json", summary | {"judging_seconds": round(time.monotonic() - began, 1)})
     write_report(run.folder)
     run.say(f"done: {task.headline(scores)} on {scores['n']} {settings.judge} cases, {run.path('report.html')}")
-    run.close()
 
 
 def summary_of(settings: Finetune, split: Split, store: Store, task: Task, progress: Progress) -> dict[str, Any]:

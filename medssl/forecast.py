@@ -1,5 +1,6 @@
 """What a run will take, from the seconds of its pieces: arithmetic alone."""
 
+import math
 from typing import NamedTuple
 
 
@@ -21,14 +22,16 @@ class Plan(NamedTuple):
     steps: int
     validate_every: int
     checkpoint_every: int
+    checkpoint_minutes: float = math.inf
 
     @property
     def validations(self) -> int:
         return -(-self.steps // self.validate_every)  # one more at the end
 
-    @property
-    def checkpoints(self) -> int:
-        return -(-self.steps // self.checkpoint_every)
+    def checkpoints(self, pace: float) -> int:
+        """How many, where a step takes `pace` seconds: one whenever enough steps or minutes have passed."""
+        every = min(self.checkpoint_every, max(math.ceil(60 * self.checkpoint_minutes / pace), 1) if pace else math.inf)
+        return math.ceil(self.steps / every)
 
 
 def seconds_of(pieces: Pieces, plan: Plan) -> dict[str, float]:
@@ -38,7 +41,7 @@ def seconds_of(pieces: Pieces, plan: Plan) -> dict[str, float]:
         "start": pieces.start,
         "steps": plan.steps * pieces.pace,
         "validation": plan.validations * (pieces.validation + pieces.best),
-        "checkpoints": plan.checkpoints * pieces.checkpoint,
+        "checkpoints": plan.checkpoints(pieces.pace) * pieces.checkpoint,
         "end": pieces.finish,
     }
 

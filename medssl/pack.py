@@ -17,10 +17,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -29,6 +27,7 @@ from tqdm import tqdm
 from medssl.atomic import atomic_path
 from medssl.check import check_copies
 from medssl.fingerprints import Fingerprints
+from medssl.outlet import Outlet
 from medssl.preparation import Prepared, files_of, prepare_case
 from medssl.problems import InputError, Problem, RunError
 from medssl.readers import ReadError, read_header
@@ -278,31 +277,6 @@ def write_shard(path: Path, head: tuple[str, int, Geometry], cases: Iterator[Pre
                 raise outlet.failure
     except OSError as error:
         raise RunError(f"{path}: found {error.strerror or error}, expected to write the store there") from error
-
-
-class Outlet(FileIO):
-    """A file that keeps its first failure and swallows what comes after it.
-
-    HDF5 writes while it closes, too; failing there it prints a page and may not close at all.
-    """
-
-    failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        try:
-            while rest and not self.failure:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.failure = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return self.tell() if self.failure else super().truncate(size)
-        except OSError as error:
-            self.failure = error
-            return self.tell()
 
 
 def pack_all(

@@ -1,6 +1,7 @@
 """Pre-training: recipe -> store, method, engine -> run folder with the encoder."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch.nn import functional
 
 from medssl import checkpoint
 from medssl.atomic import atomic_path
+from medssl.conditions import data_of
 from medssl.config import JointViews, Pretrain
 from medssl.data import load_data, split_of, split_warnings
 from medssl.device import Compute, choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
-from medssl.engine import Progress, train
+from medssl.engine import train
 from medssl.loaders import VALIDATION, Crops, training_loader, validation_loader
 from medssl.methods import method_class
 from medssl.methods.method import Method
@@ -34,6 +36,7 @@ from medssl.plan import (
 )
 from medssl.problems import Gathering, InputError, Problem, RunError
 from medssl.processes import collected, in_turn, part, refuse_uneven, said_once
+from medssl.progress import Progress
 from medssl.ranks import alone, gathered
 from medssl.regions import region_line
 from medssl.reports.report import write_report
@@ -51,30 +54,36 @@ SHOWN = 4  # crops in the figure of the views
 WATCHED = 1024  # validation crops whose features are watched
 
 
-def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False) -> None:
-    """Run a pre-training from its settings to its report; raises InputError before anything is written."""
-    run, compute, split, method, loaded, store = in_turn(lambda: opened(settings, resume))
+def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False, loose: bool = False) -> None:
+    """Run a pre-training from its settings to its report; raises InputError before anything is written.
+
+    A run is resumed under the conditions that it was made with, or, `loose`, under others too.
+    """
+    run, compute, split, method, loaded, store = in_turn(lambda: opened(settings, resume, loose))
     place = views_place(settings, compute)
-    run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases, views made {place}")
-    for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
-        run.say(line)
-    if loaded:
-        run.say(f"encoder {settings.encoder}: {loaded}")
-    progress = train(run, settings, compute, training_of(settings, compute, split, store, method), profile)
-    if part():
-        method = whole_again(run, settings, split).to(compute.device) if settings.shard else method
-        finish(run, settings, compute, split, store, method, progress, loaded)
+    with closing(run):
+        run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases, views made {place}")
+        for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
+            run.say(line)
+        if loaded:
+            run.say(f"encoder {settings.encoder}: {loaded}")
+        progress = train(run, settings, compute, training_of(settings, compute, split, store, method), profile)
+        if part():
+            method = whole_again(run, settings, split).to(compute.device) if settings.shard else method
+            finish(run, settings, compute, split, store, method, progress, loaded)
 
 
-def opened(settings: Pretrain, resume: bool) -> tuple[RunFolder, Compute, Split, Method, Report | None, Store]:
+def opened(
+    settings: Pretrain, resume: bool, loose: bool = False
+) -> tuple[RunFolder, Compute, Split, Method, Report | None, Store]:
     """Check and prepare everything, then open the run folder; raises InputError before anything is written."""
     compute, problems = choose(settings), Gathering()
     with problems:
         refuse_uneven(settings)
     with problems:
-        RunFolder.check(settings, "pretrain", resume)
+        RunFolder.check(settings, "pretrain", resume, loose)
     split, method, loaded, store = prepared(settings, problems)
-    return RunFolder.open(settings, "pretrain", resume), compute, split, method, loaded, store
+    return RunFolder.open(settings, "pretrain", resume, loose), compute, split, method, loaded, store
 
 
 def whole_again(run: RunFolder, settings: Pretrain, split: Split) -> Method:
@@ -192,6 +201,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
         warnings=warnings,
         before_step=method.before_step,
         epoch=len(crops),
+        data=data_of(settings, split, PARTS, store, labels=False),
     )
 
 
@@ -232,9 +242,8 @@ def finish(
     """Write the encoder, its pictures, the summary and the report."""
     step = progress.step
     if settings.checkpoint == "best":
-        best = checkpoint.load(run.path(checkpoint.BEST))
-        method.load_state_dict(best["model"])
-        step = best["step"]
+        step = progress.best_step
+        method.load_state_dict(checkpoint.load_best(run.folder, step)["model"])
     save_encoder(run, method.encoder, plan_of(settings, split, store, step))
     method.eval()
     fixed = fixed_crops(settings, compute, split, store, method)
@@ -263,12 +272,11 @@ def finish(
             "ancestry": ancestry_of(settings),
             "roi": settings.roi,
             "lacking": lacking(split, PARTS),
-            "warnings": warnings_of(settings, split, loaded),
+            "warnings": warnings_of(settings, split, loaded) + progress.warnings,
         },
     )
     write_report(run.folder)
     run.say(f"done: {run.path('encoder.safetensors')}, {run.path('report.html')}")
-    run.close()
 
 
 def save_views(run: RunFolder, compute: Compute, method: Method, batch: Batch) -> None:

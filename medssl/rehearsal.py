@@ -12,9 +12,9 @@ from typing import NamedTuple
 from medssl import finetune, pretrain
 from medssl.config import Finetune, Pretrain, Shared
 from medssl.device import Compute
-from medssl.engine import Progress
 from medssl.methods import method_class
 from medssl.plan import build_encoder, start_encoder
+from medssl.progress import Progress
 from medssl.run_folder import RunFolder
 from medssl.splits import Split
 from medssl.store import Store

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -18,10 +17,11 @@ from typing import Any, Self, TextIO
 from tqdm import tqdm
 
 from medssl.atomic import write_atomically
-from medssl.config import WITHOUT_EFFECT, Shared
+from medssl.checkpoint import LATEST, PREVIOUS
+from medssl.conditions import differences, telling
+from medssl.config import Shared
 from medssl.problems import InputError, Problem
 from medssl.ranks import rank
-from medssl.recipes import shorten
 from medssl.runs import read_metrics
 from medssl.stopping import Finished
 
@@ -37,12 +37,14 @@ BESIDE = ("rates.json", "rates.png")  # what `medssl rates` leaves in a folder, 
 class RunFolder:
     """An open run folder; a silent one is read only and says nothing."""
 
-    def __init__(self, folder: Path, lock: TextIO, silent: bool = False) -> None:
-        self.folder, self.silent = folder, silent
+    def __init__(self, folder: Path, lock: TextIO, silent: bool = False, loose: bool = False) -> None:
+        """`loose`: what differs from what the run was made with is warned of, not refused."""
+        self.folder, self.silent, self.loose = folder, silent, loose
+        self.again = (folder / "config.json").exists()  # it was started before
         self._lock = lock
 
     @staticmethod
-    def check(settings: Shared, kind: str, resume: bool) -> None:
+    def check(settings: Shared, kind: str, resume: bool, loose: bool = False) -> None:
         """Raise InputError when the folder holds anything but what is asked for, Finished when the run is complete.
 
         Writes nothing, so that it can come before the data is read.
@@ -55,24 +57,29 @@ class RunFolder:
             if not resume:
                 state = "a finished run" if finished(folder) else "a run that is not finished"
                 raise InputError([Problem(str(folder), "out", state, "a new folder, --resume, or overwrite=true")])
-            refuse_other_settings(folder, config_of(settings, kind))
+            if not loose:
+                refuse_other_settings(folder, config_of(settings, kind))
             if finished(folder):
                 raise Finished(f"{folder} is finished")
 
     @classmethod
-    def open(cls, settings: Shared, kind: str, resume: bool = False) -> Self:
-        """Start a run, or go on with one; raises as `check` does, and InputError when another process has the folder."""
+    def open(cls, settings: Shared, kind: str, resume: bool = False, loose: bool = False) -> Self:
+        """Start a run, or go on with one; raises as `check` does, and InputError when another process has the folder.
+
+        A run without a checkpoint begins anew; one that goes on loosely has its new settings from here on.
+        """
         folder = settings.out
         if rank() > 0:
-            return cls(folder, Path(os.devnull).open("a", encoding="utf-8"), silent=True)
-        cls.check(settings, kind, resume)
+            return cls(folder, Path(os.devnull).open("a", encoding="utf-8"), silent=True, loose=loose)
+        cls.check(settings, kind, resume, loose)
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, lock_of(folder))
+        run = cls(folder, lock_of(folder), loose=loose)
+        run.sweep()
         if settings.overwrite and not resume:
             run.clear()
-        if not (folder / "config.json").exists():
+        if loose or not any(run.path(name).exists() for name in (LATEST, PREVIOUS)):
             run.write_json("environment.json", environment())
-            shutil.copyfile(settings.split, folder / "split.json")
+            write_atomically(run.path("split.json"), settings.split.read_bytes())
             run.write_json("config.json", config_of(settings, kind))
         return run
 
@@ -92,8 +99,14 @@ class RunFolder:
         with self.path("log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    def sweep(self) -> None:
+        """Remove what was being written when an earlier process was killed: nobody else writes here now."""
+        for leftover in self.folder.glob(".partial-????????-*"):
+            leftover.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove the files of an earlier run, and nothing else."""
+        self.again = False
         for name in FILES:
             if name != ".lock":
                 self.path(name).unlink(missing_ok=True)
@@ -149,12 +162,10 @@ def refuse_strangers(folder: Path) -> None:
 
 def refuse_other_settings(folder: Path, config: dict[str, Any]) -> None:
     """Raise InputError, one line a setting, when a run to be resumed was started with other settings."""
-    before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    keys = [key for key in sorted(before.keys() | config.keys()) if key not in WITHOUT_EFFECT]
+    started = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     problems = [
-        Problem(str(folder), key, shorten(config.get(key)), f"{shorten(before.get(key))}, as the run was started")
-        for key in keys
-        if before.get(key) != config.get(key)
+        Problem(str(folder), name, now, f"{before}, as the run was started, or --resume-loose")
+        for name, before, now in sorted(differences(telling(started), telling(config)))
     ]
     if problems:
         raise InputError(problems)

@@ -12,9 +12,10 @@ from medssl import checkpoint
 from medssl.average import Average
 from medssl.config import Finetune, Shared
 from medssl.device import Compute
-from medssl.engine import Progress, loading_times, state_of, write_line
+from medssl.engine import loading_times, state_of, write_line
 from medssl.memory import workers_memory
 from medssl.optimisers import optimiser_of
+from medssl.progress import Progress
 from medssl.rehearsal import Quiet, Rehearsal
 from medssl.reports.charts import curves
 from medssl.step import Step

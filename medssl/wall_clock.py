@@ -5,24 +5,22 @@ the training cases give.
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from medssl.config import Shared
 from medssl.device import Compute, cores
 from medssl.memory import peak_memory
+from medssl.progress import Progress
 from medssl.run_folder import RunFolder
 from medssl.time_spent import Machine, bound_by, in_words, time_spent
-
-if TYPE_CHECKING:
-    from medssl.engine import Progress
 
 
 class WallClock:
     """Keeps `progress.seconds` and `progress.memory` up to date and tells where the time went."""
 
-    def __init__(self, run: RunFolder, settings: Shared, compute: Compute, epoch: int, progress: "Progress") -> None:
+    def __init__(self, run: RunFolder, settings: Shared, compute: Compute, epoch: int, progress: Progress) -> None:
         """`epoch` in crops."""
         self.run, self.progress, self.device = run, progress, compute.device
         self.machine = machine_of(settings, compute)
@@ -55,7 +53,7 @@ def machine_of(settings: Shared, compute: Compute) -> Machine:
     return Machine(settings.workers, cores(), torch.get_num_threads(), gpu, movable)
 
 
-def costs_of(settings: Shared, compute: Compute, progress: "Progress") -> dict[str, Any]:
+def costs_of(settings: Shared, compute: Compute, progress: Progress) -> dict[str, Any]:
     """What a run took, for its summary; `checkpoint_s` is the last checkpoint, which no metric line is left to tell."""
     memory = max(progress.memory, peak_memory(compute.device))
     return {

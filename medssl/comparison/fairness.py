@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from medssl.comparison.arms import Arm, Key
 from medssl.comparison.measures import MEASURES, Measure
 from medssl.config import WITHOUT_EFFECT
+from medssl.config.tables import flat
 from medssl.runs import Run
 
 LAST = 0.2  # the part of the steps in which validation should no longer gain
@@ -97,15 +98,6 @@ def late_gain(run: Run, measure: Measure) -> float | None:
         return None
     unit = abs(max(early)) if measure.own_unit else 1.0
     return float(max(late) - max(early)) / (unit or 1.0)
-
-
-def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings: {"method": {"temperature": 1}} -> {"method.temperature": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = isinstance(value, dict) and value
-        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
 
 
 def _unlike_pairs(arm: Arm, other: Arm) -> list[str]:

@@ -17,10 +17,11 @@ from medssl.config.methods import (
 from medssl.config.networks import EncoderSettings, ResNetSettings, UNetSettings, ViTSettings, encoder_sizes
 from medssl.config.pretrain import Pretrain
 from medssl.config.schedules import Constant, Cosine, FineTune, OneCycle, ScheduleSettings
-from medssl.config.shared import WITHOUT_EFFECT, Shared
+from medssl.config.shared import AS_RESOLVED, WITHOUT_EFFECT, Shared
 from medssl.config.tables import Table
 
 __all__ = [
+    "AS_RESOLVED",
     "WITHOUT_EFFECT",
     "Augment",
     "BarlowSettings",

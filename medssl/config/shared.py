@@ -20,6 +20,7 @@ WITHOUT_EFFECT = {
     "data_root",
     "workers",
     "checkpoint_every",
+    "checkpoint_minutes",
     "recompute",
     "overwrite",
     "follows",
@@ -28,6 +29,8 @@ WITHOUT_EFFECT = {
     "saliency",
     "shard",
 }
+# Of these what they come to is compared when a run is resumed: the cases, the threads, the device, the type of products.
+AS_RESOLVED = {"split", "threads", "device", "precision", "compile"}
 
 
 class Shared(Table):
@@ -63,6 +66,7 @@ class Shared(Table):
         False, description="several ranks: each keeps a part of all weights, for networks that one device can't hold"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="minutes after which one is written whatever the step")
     validate_every: int = Field(ge=1, description="steps between validations")
     checkpoint: Literal["best", "latest"] = Field("best", description="which weights are kept or judged at the end")
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")

@@ -20,3 +20,12 @@ class Table(BaseModel):
 def named(value: Any) -> Any:
     """Read a bare name as a table that has nothing but its name."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings: {"method": {"temperature": 1}} -> {"method.temperature": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found

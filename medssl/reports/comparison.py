@@ -15,9 +15,9 @@ from medssl.comparison.compare import (
     table_cells,
     wide_classes,
 )
-from medssl.comparison.fairness import flat
 from medssl.comparison.measures import BY_CLASS
 from medssl.config import WITHOUT_EFFECT
+from medssl.config.tables import flat
 from medssl.reports import run as run_parts
 from medssl.reports.charts import bars_by_arm
 from medssl.reports.page import bullets, folded, heading, paragraph, picture, plain, section, settings, table

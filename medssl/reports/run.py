@@ -6,7 +6,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from medssl.comparison.fairness import flat
+from medssl.config.tables import flat
 from medssl.problems import InputError, Problem
 from medssl.reports.charts import curve, curve_series, curve_title
 from medssl.reports.classification import class_answer, class_limits, class_pictures, class_tables

@@ -122,21 +122,6 @@ def test_the_baseline_trains_by_settings_alone(finetuning: Callable[..., Finetun
     assert json.loads((finetuning().out / "summary.json").read_text())["network"] == "unet"
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    for step in (1, 2):
-        checkpoint.save_latest(tmp_path, {"model": {}, "progress": {"step": step}})
-    whole = (tmp_path / checkpoint.LATEST).read_bytes()
-    (tmp_path / checkpoint.LATEST).write_bytes(whole[:-100])
-    state, warnings = checkpoint.load_newest(tmp_path)
-    assert state is not None
-    assert state["progress"]["step"] == 1
-    assert "checkpoint_latest.pt is damaged" in warnings[0]
-    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
-    with pytest.raises(RunError, match="no checkpoint is whole"):
-        checkpoint.load_newest(tmp_path)
-    assert checkpoint.load_newest(tmp_path / "nowhere") == (None, [])
-
-
 def test_the_rate_warms_up_and_falls_as_half_a_cosine(pretraining: Callable[..., Pretrain]) -> None:
     settings = pretraining(steps=110, warmup=10, schedule="cosine", lr=1.0)
     assert [pace_at(settings, step).rate for step in (1, 5, 10)] == [0.1, 0.5, 1.0]
