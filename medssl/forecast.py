@@ -30,8 +30,7 @@ class Plan(NamedTuple):
 
     def checkpoints(self, pace: float) -> int:
         """How many, where a step takes `pace` seconds: one whenever enough steps or minutes have passed."""
-        every = min(self.checkpoint_every, max(math.ceil(60 * self.checkpoint_minutes / pace), 1) if pace else math.inf)
-        return math.ceil(self.steps / every)
+        return math.ceil(self.steps / min(self.checkpoint_every, max(60 * self.checkpoint_minutes / pace, 1)))
 
 
 def seconds_of(pieces: Pieces, plan: Plan) -> dict[str, float]:
