@@ -288,9 +288,13 @@ def test_other_data_is_refused_wherever_it_lies(broken: Pretrain, images: Path, 
     assert "going on after step 4" in said(broken)
 
 
-def test_what_is_let_through_is_said_in_the_log_and_the_summary(broken: Pretrain) -> None:
+def test_what_is_let_through_is_said_in_the_log_and_the_summary(broken: Pretrain, capsys: pytest.CaptureFixture[str]) -> None:
     other = broken.model_copy(update={"threads": 2, "lr": 2e-3})
-    pretrain(other, resume=True, loose=True)
+    recipe = broken.out.with_suffix(".json")
+    recipe.write_text(other.model_dump_json())
+    assert script("pretrain", [str(recipe), "--resume"]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert script("pretrain", [str(recipe), "--resume-loose"]) == 0
     summary = json.loads((broken.out / "summary.json").read_text())
     told = [
         "warning: threads was 1 until step 4 and is 2 from there on",

@@ -52,3 +52,5 @@ def test_a_run_is_the_sum_of_its_pieces() -> None:
     pieces = Pieces(start=5, pace=1.5, validation=10, checkpoint=2, best=1, finish=20, pack=3)
     parts = seconds_of(pieces, Plan(steps=100, validate_every=40, checkpoint_every=50))
     assert parts == {"packing": 3, "start": 5, "steps": 150.0, "validation": 3 * 11, "checkpoints": 2 * 2, "end": 20}
+    by_minutes = Plan(steps=100, validate_every=40, checkpoint_every=50, checkpoint_minutes=0.15)
+    assert seconds_of(pieces, by_minutes)["checkpoints"] == 17 * 2  # every 9 s, which is every 6 steps
