@@ -333,7 +333,7 @@ def test_best_weights_of_steps_that_went_otherwise_are_forgotten(
         pretrain(run)
     best = run.out / checkpoint.BEST
     assert checkpoint.load(best)["step"] == 6
-    pretrain(run.model_copy(update={"lr": 1e-9}), resume=True, loose=True)
+    pretrain(run.model_copy(update={"lr": 0.3}), resume=True, loose=True)
     summary = json.loads((run.out / "summary.json").read_text())
     assert "checkpoint_best.pt is of step 6" in summary["warnings"][-1]
     assert checkpoint.load(best)["step"] == summary["best_step"]
@@ -341,6 +341,7 @@ def test_best_weights_of_steps_that_went_otherwise_are_forgotten(
         line["step"]: line["val_loss"] for line in map(json.loads, (run.out / "metrics.jsonl").open()) if "val_loss" in line
     }
     assert summary["val_loss"] == worth[summary["best_step"]] == min(worth[6], worth[8])
+    assert worth[3] < summary["val_loss"]  # whose weights are no longer there
 
 
 def test_a_checkpoint_is_due_by_steps_or_minutes_and_costs_are_told_once(
