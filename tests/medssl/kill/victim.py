@@ -1,0 +1,32 @@
+"""Run a script or a command of medssl as usual, but for a kill that waits for its moment.
+
+python victim.py KILL STAMP PROGRAM [arguments ...]: KILL is a `Kill` as a JSON list, STAMP the file that it leaves.
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from moments import MOMENTS, Kill, Trap, follow
+
+
+def main() -> None:
+    """Lay the trap, then run the program as if nothing was."""
+    planned, stamp, program, *arguments = sys.argv[1:]
+    kill = Kill(*json.loads(planned))
+    if int(os.environ.get("RANK", 0)) == kill.rank:
+        if kill.step or kill.moment.startswith("checkpoint"):
+            follow()
+        MOMENTS[kill.moment](Trap(kill, Path(stamp)))
+    sys.argv = [program, *arguments]
+    if program == "medssl":
+        from medssl.cli import main as command
+
+        sys.exit(command())
+    runpy.run_path(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
