@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 from medssl import checkpoint
+from medssl.atomic import write_atomically
 from medssl.average import Average
 from medssl.conditions import conditions_of
 from medssl.config import Shared
@@ -156,7 +157,7 @@ def judge(run: RunFolder, settings: Shared, training: Training, progress: Progre
 def draw_curves(run: RunFolder) -> None:
     """Write progress.png."""
     if rank() == 0:
-        run.path("progress.png").write_bytes(curves(run.metrics()))
+        write_atomically(run.path("progress.png"), curves(run.metrics()))
 
 
 def add_clock(trainer: Engine) -> None:
