@@ -7,7 +7,7 @@ BENCHMARKS := limits views batch_views crops losses step finetune_step windows e
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: install demo test check bench hippocampus figshare alzheimer tumour_types progression clean
+.PHONY: install demo test test-kill check bench hippocampus figshare alzheimer tumour_types progression clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PYTEST)
+
+# The long proof that a killed run loses nothing: kill -9 at every kind of moment, half an hour on two cores.
+test-kill: $(INSTALLED)
+	$(PYTEST) -m kill tests/medssl/kill
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -13,8 +13,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show a line for each proof."""
-    reports = [report for reports in terminalreporter.stats.values() for report in reports if hasattr(report, "user_properties")]
-    proofs = {(name, told) for report in reports for name, told in report.user_properties if name.startswith("killed: ")}
+    reports = [report for of_one_kind in terminalreporter.stats.values() for report in of_one_kind]
+    proofs = {told for report in reports for told in getattr(report, "user_properties", ()) if told[0].startswith("killed: ")}
     if proofs:
         terminalreporter.section("kill -9")
     for name, told in sorted(proofs):

@@ -89,21 +89,26 @@ def wrap(place: str, before: Watch | None = None, after: Watch | None = None) ->
 def follow() -> None:
     """Keep `Now` up to date."""
 
-    def went_on(progress: Any, *_: Any) -> None:
-        Now.step = progress.step
+    def went_on(_: Any, run: Any, step: int) -> None:
+        Now.step = step
 
     def stepped(_: Any, number: int, batch: Any) -> None:
         Now.step = number
 
-    def judging(*_: Any) -> None:
-        Now.validating = True
+    def made(_: Any, training: Any, *__: Any, **___: Any) -> None:
+        validate = training.validate
 
-    def judged(*_: Any) -> None:
-        Now.validating = False
+        def validating() -> Any:
+            Now.validating = True
+            figures = validate()
+            Now.validating = False
+            return figures
 
-    wrap("medssl.engine:resume", after=went_on)
+        training.validate = validating
+
+    wrap("medssl.run_folder:RunFolder.keep_metrics_until", after=went_on)
     wrap("medssl.step:Step.__call__", before=stepped)
-    wrap("medssl.engine:judge", before=judging, after=judged)
+    wrap("medssl.training:Training.__init__", after=made)
 
 
 def importing(module: str) -> Setting:
@@ -223,17 +228,21 @@ def optimised(trap: Trap) -> None:
 
 
 def line(key: str) -> Setting:
-    """A line of metrics.jsonl that begins with `step` and this key stands there by half."""
+    """A line of metrics.jsonl stands there by half: one that has a key which begins so."""
 
     def lay(trap: Trap) -> None:
-        def writing(file: Any, values: dict[str, Any]) -> None:
-            if any(name.startswith(key) for name in values) and trap.due():
-                text = json.dumps(values)
-                file.write(text[: len(text) // 2])
-                file.flush()
-                trap.strike()
+        def opened(file: Any, *_: Any) -> None:
+            write = file.write
 
-        wrap("medssl.engine:write_line", before=writing)
+            def writing(text: str) -> None:
+                if any(name.startswith(key) for name in json.loads(text)) and trap.due():
+                    os.write(file.fileno(), text[: len(text) // 2].encode())
+                    trap.strike()
+                write(text)
+
+            file.write = writing
+
+        wrap("medssl.run_folder:RunFolder.open_metrics", after=opened)
 
     return lay
 

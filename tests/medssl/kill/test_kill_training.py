@@ -70,7 +70,7 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(
 
 TWO_RANKS = [
     Kill("start: packing"), Kill("step: backward", 3, nth=5), Kill("step: forward", 6, nth=4, rank=1, alone=True),
-    Kill("checkpoint: half", 8), Kill("validation: forward", 12, nth=2, rank=1), Kill("step: optimiser done", 13, alone=True),
+    Kill("checkpoint: half", 8), Kill("validation: forward", 12, nth=2), Kill("step: optimiser done", 13, alone=True),
     Kill("step: half a line", 15), Kill("checkpoint: between the renames", 18, alone=True),
     Kill("step: reading a crop", 22, rank=1, alone=True),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ def main() -> None:
     """Lay the trap, then run the program as if nothing was."""
     planned, stamp, program, *arguments = sys.argv[1:]
     kill = Kill(*json.loads(planned))
-    if int(os.environ.get("RANK", 0)) == kill.rank:
+    if int(os.environ.get("RANK", "0")) == kill.rank:
         if kill.step or kill.moment.startswith("checkpoint"):
             follow()
         MOMENTS[kill.moment](Trap(kill, Path(stamp)))
