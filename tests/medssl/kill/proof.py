@@ -148,11 +148,11 @@ def compare(straight: Path, killed: Path, proof: Proof) -> None:
     trained = [line["step"] for line in theirs if "loss" in line]
     assert trained == list(range(1, len(trained) + 1))
     proof.steps, proof.lines = len(trained), len(theirs)
-    names = [path.name for path in (straight, killed) for path in path.iterdir() if not path.name.startswith(".")]
-    proof.differences += [f"{name}: in one folder only" for name, count in Counter(names).items() if count == 1]
+    names, others = ({path.name for path in folder.glob("[!.]*")} for folder in (straight, killed))
+    proof.differences += [f"{name}: in one folder only" for name in sorted(names ^ others)]
     proof.differences += [f"metrics.jsonl: {a}, {b}" for a, b in zip(ours, theirs, strict=False) if a != b]
     proof.differences += [f"metrics.jsonl: {len(ours)} lines, {len(theirs)}"] if len(ours) != len(theirs) else []
-    for name in sorted(set(names)):
+    for name in sorted(names & others):
         if (straight / name).suffix in READ:
             pairs = [dict(leaves(READ[(folder / name).suffix](folder / name))) for folder in (straight, killed)]
             different = [key for key in pairs[0].keys() | pairs[1].keys() if pairs[0].get(key) != pairs[1].get(key)]
