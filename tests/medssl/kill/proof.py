@@ -155,14 +155,16 @@ def compare(straight: Path, killed: Path, proof: Proof) -> None:
     for name in sorted(names & others):
         if (straight / name).suffix in READ:
             pairs = [dict(leaves(READ[(folder / name).suffix](folder / name))) for folder in (straight, killed)]
-            different = [key for key in pairs[0].keys() | pairs[1].keys() if pairs[0].get(key) != pairs[1].get(key)]
+            different = [key for key in pairs[0].keys() | pairs[1].keys() if pairs[0].get(key, "") != pairs[1].get(key, "")]
             proof.differences += [f"{name}: {key}: {[pair.get(key) for pair in pairs]}" for key in sorted(different)]
     assert not proof.differences, "\n".join(proof.differences)[:4000]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, every one whole, floats bit by bit and without times."""
-    parsed = [json.loads(text, parse_float=lambda x: float(x).hex()) for text in (folder / "metrics.jsonl").open()]
+    parsed = [
+        json.loads(text, parse_float=lambda x: float(x).hex(), parse_constant=str) for text in (folder / "metrics.jsonl").open()
+    ]
     return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in parsed]
 
 

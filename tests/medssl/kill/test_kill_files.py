@@ -24,7 +24,7 @@ ROUNDS = 3  # in each of which the store gains a shard
 
 
 def test_a_store_whose_packing_is_killed(tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
-    split = make_dataset(tmp_path / "volumes", cases=24, dims=3)
+    split = make_dataset(tmp_path / "volumes", cases=36, dims=3)
     stores = [tmp_path / name / "store.h5" for name in ("straight", "killed")]
     words = [["pack", str(split), str(store), "--labels"] for store in stores]
     assert main(words[0]) == 0
