@@ -291,15 +291,17 @@ def run_synth(options: argparse.Namespace) -> None:
 
 def run_report(options: argparse.Namespace) -> None:
     """`medssl report`."""
-    from medssl.comparison.compare import answer, compare_runs, table
-    from medssl.reports.report import write_report
-    from medssl.runs import find_runs, is_run
+    from medssl.comparison.tables import table
+    from medssl.comparison.words import answer, headline
+    from medssl.reports.report import write_comparison, write_report
+    from medssl.runs import is_run
 
-    path = write_report(options.folder)
-    if not is_run(options.folder):
-        comparison = compare_runs([run.folder for run in find_runs(options.folder) if run.kind == "finetune"])
-        print(f"{table(comparison)}\n\n{answer(comparison)}\n")
-    print(path)
+    if not options.folder.is_dir() or is_run(options.folder):
+        print(write_report(options.folder))
+        return
+    path, comparison = write_comparison(options.folder)
+    said = headline(comparison) if comparison.study else ""
+    print(f"{table(comparison)}\n\n{said or answer(comparison)}\n\n{path}")
 
 
 def run_probe(options: argparse.Namespace) -> None:

@@ -1,15 +1,20 @@
-"""Runs grouped into arms: one network, one kind of start, one number of labels; seeds and draws differ inside."""
+"""Runs grouped into arms: those of a study as it names them, others by network, kind of start and number of labels.
 
+Seeds and draws differ inside an arm, nothing else shall.
+"""
+
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from medssl.comparison.crossed import crossed_interval, matrix
 from medssl.comparison.measures import BESIDE, BY_CLASS, MEASURES, Measure, outcome_of
+from medssl.comparison.planned import Study
 from medssl.problems import InputError, Problem
 from medssl.runs import Run
-from medssl.scores.bootstrap import bootstrap_interval
 from medssl.scores.voxels import mean_or_none
 
 Key = tuple[int, int]  # (seed, draw)
@@ -24,12 +29,12 @@ APART: tuple[Callable[[Run], str], ...] = (
 
 
 class Spread(NamedTuple):
-    """A figure over the runs of an arm: `sd` is None for a single one, `interval` a bootstrap over test patients."""
+    """A figure over the runs of an arm: `sd` is None for a single one, `interval` a bootstrap over patients and seeds."""
 
     mean: float | None
     sd: float | None
     by_seed: list[float | None]
-    interval: list[float] | None = None  # of the values averaged over seeds; None where cases have none
+    interval: list[float] | None = None  # None where cases have no value
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,13 @@ class Arm:
     runs: list[Run]
     values: dict[str, dict[Key, dict[str, float]]]  # by measure, run and case
     patients: dict[str, str]
+    axes: dict[str, Any] = field(default_factory=dict)  # of a study, those with several values among the arms of this name
+    planned: str = ""  # what the study calls it
+
+    @property
+    def title(self) -> str:
+        """The name with the number of labels."""
+        return f"{self.name}, {self.labels} labels"
 
     @property
     def labels(self) -> str:
@@ -66,6 +78,11 @@ class Arm:
         """The values of the main measure by run and case."""
         return self.values[self.main.key]
 
+    @property
+    def tested(self) -> set[str]:
+        """The test patients with a score in any run."""
+        return {self.patients[case] for of_run in self.cases.values() for case in of_run}
+
     def mean(self, figure: str) -> float:
         """The mean of a figure over seeds, NaN where there is none."""
         found = self.figures[figure].mean
@@ -76,11 +93,13 @@ class Arm:
         told: dict[str, Any] = {
             name: getattr(self, name) for name in ("name", "network", "pretrained", "labelled", "seeds", "n")
         }
+        told["patients"] = len(self.tested)
         for name, spread in self.figures.items():
             before = "" if name == "dice" else f"{name}_"
             told[name] = spread.mean
             told |= {f"{before}{key}": value for key, value in spread._asdict().items() if key != "mean" and name != "hd95"}
-        return told | {name: getattr(self, name) for name in ("classes", "steps", "seconds", "folders")}
+        told |= {name: getattr(self, name) for name in ("classes", "steps", "seconds", "folders")}
+        return told | ({"axes": self.axes} if self.axes else {})
 
 
 def group_runs(runs: Sequence[Run]) -> list[Arm]:
@@ -95,6 +114,44 @@ def group_runs(runs: Sequence[Run]) -> list[Arm]:
     return sorted(arms, key=lambda arm: (arm.labelled or many, arm.network not in main, arm.network, arm.pretrained, arm.name))
 
 
+def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
+    """Group the runs of a study by its arms, numbers of labels and other axes; InputError for two of one seed and draw.
+
+    They stand in the order of labels, and within those as the study lists them.
+    """
+    groups: dict[tuple[str, int | None, str], list[tuple[Run, dict[str, Any]]]] = {}
+    for run in runs:
+        entry = study.planned(run)
+        if entry is None:
+            continue
+        axes = {name: value for name, value in entry.axes.items() if not _inside(name)}
+        key = (entry.arm, run.labelled, json.dumps(axes, sort_keys=True))
+        groups.setdefault(key, []).append((run, axes))
+    values: dict[tuple[str, str], set[str]] = {}  # of each axis of an arm
+    for (arm, _, _), group in groups.items():
+        for axis, value in group[0][1].items():
+            values.setdefault((arm, axis), set()).add(json.dumps(value))
+    arms = []
+    for (name, _, _), group in groups.items():
+        axes = {axis: value for axis, value in group[0][1].items() if len(values[name, axis]) > 1}
+        same = [run for run, _ in group]
+        if len({run.key for run in same}) < len(same):
+            twice = ", ".join(run.name for run in same)
+            raise InputError([Problem(str(study.folder), f"arm {name}", f"{twice} of equal seed and draw", "a run for each")])
+        title = ", ".join([name, *(f"{axis} {_plain(value)}" for axis, value in axes.items())])
+        arms.append(_arm(title, same, axes, name))
+    return sorted(arms, key=lambda arm: arm.labelled or math.inf)  # which keeps the order among equals
+
+
+def _inside(axis: str) -> bool:
+    """Whether an axis is one that an arm has a column for, or averages over."""
+    return axis in ("seed", "draw") or axis.rpartition(".")[2].startswith("label")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _apart(name: str, runs: list[Run], by: Sequence[Callable[[Run], str]] = APART) -> dict[str, list[Run]]:
     """Split runs until no two of an arm have the same seed and draw."""
     if len({run.key for run in runs}) == len(runs) or not by:
@@ -106,7 +163,7 @@ def _apart(name: str, runs: list[Run], by: Sequence[Callable[[Run], str]] = APAR
     return {part: same for value, group in parts.items() for part, same in _apart(names[value], group, by[1:]).items()}
 
 
-def _arm(name: str, runs: list[Run]) -> Arm:
+def _arm(name: str, runs: list[Run], axes: dict[str, Any] | None = None, planned: str = "") -> Arm:
     runs = sorted(runs, key=lambda run: run.key)
     task = runs[0].task
     outcomes = {run.key: outcome_of(run) for run in runs}
@@ -126,7 +183,7 @@ def _arm(name: str, runs: list[Run]) -> Arm:
         task=task,
         labelled=runs[0].labelled,
         seeds=[run.key for run in runs],
-        n=len(over_seeds(list(cases.values()))),
+        n=len({case for of_run in cases.values() for case in of_run}),
         figures=figures,
         classes=_classes([outcome.classes for outcome in outcomes.values()], BY_CLASS[task]),
         steps=[int(run.summary.get("steps") or 0) for run in runs],
@@ -135,13 +192,15 @@ def _arm(name: str, runs: list[Run]) -> Arm:
         runs=runs,
         values=values,
         patients=patients,
+        axes=axes or {},
+        planned=planned,
     )
 
 
 def _spread(of_runs: Sequence[dict[str, float]], patients: dict[str, str]) -> Spread:
     """A measure over the runs of an arm, each with a value for every case."""
-    averaged = over_seeds(of_runs)
-    interval = bootstrap_interval(list(averaged.values()), [patients[case] for case in averaged])
+    values, cases = matrix(of_runs)
+    interval = crossed_interval(values, [patients[case] for case in cases])
     return _beside([mean(values.values()) for values in of_runs])._replace(interval=list(interval))
 
 
@@ -149,15 +208,6 @@ def _beside(by_seed: Sequence[float | None]) -> Spread:
     """A figure that a run has as a whole; a run without one is left out of the mean."""
     found = [value for value in by_seed if value is not None]
     return Spread(mean_or_none(by_seed), stdev(found) if len(found) > 1 else None, list(by_seed))
-
-
-def over_seeds(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Give each case's mean over the runs that scored it."""
-    values: dict[str, list[float]] = {}
-    for of_run in scores:
-        for case, score in of_run.items():
-            values.setdefault(case, []).append(score)
-    return {case: mean(of_case) for case, of_case in values.items()}
 
 
 def _classes(of_runs: Sequence[dict[str, dict[str, Any]]], figures: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from medssl.config.tables import flat
 from medssl.runs import Run
 
 LAST = 0.2  # the part of the steps in which validation should no longer gain
-FEW = 10  # test patients below which a percentile bootstrap is clearly too narrow
+FEW = 10  # test patients that say too little of others for any interval to be trusted
 # Each arm's own search may choose these; the start is the question itself; the split is compared by its cases.
 OWN = WITHOUT_EFFECT | {
     "kind", "split", "encoder", "seed", "draw", "labelled", "steps", "threads", "device", "lr", "encoder_lr",
@@ -43,7 +43,7 @@ class Paired(Protocol):
 
 def arm_warnings(arm: Arm) -> list[str]:
     """Say what weakens the numbers of one arm."""
-    title = f"{arm.name}, {arm.labels} labels"
+    title = arm.title
     notes = []
     if len(arm.seeds) == 1:
         notes.append(f"{title}: only one seed, so the spread between trainings is unknown")
@@ -62,9 +62,11 @@ def arm_warnings(arm: Arm) -> list[str]:
             f"{title}: validation {measure.title} still {moved} by up to {most} in the last {LAST:.0%} of the steps "
             f"in {len(gains)} of {len(arm.runs)} runs: not trained until flat"
         )
+    said: dict[str, list[str]] = {}
     for run in arm.runs:
-        notes += [f"{run.name}: {note}" for note in run.summary.get("warnings") or []]
-    return notes
+        for note in run.summary.get("warnings") or []:
+            said.setdefault(str(note), []).append(run.name)
+    return notes + [f"{', '.join(names)}: {note}" for note, names in said.items()]
 
 
 def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:

@@ -14,7 +14,9 @@ from fabricated_runs import classification_run, finetune_run
 from phantoms import CLASSES, make_classes
 
 from medssl import checkpoint
-from medssl.comparison.compare import answer, compare_runs, table
+from medssl.comparison.compare import compare_runs
+from medssl.comparison.tables import table
+from medssl.comparison.words import answer
 from medssl.config import Finetune
 from medssl.data import load_data
 from medssl.device import choose
@@ -205,10 +207,13 @@ def test_arms_of_classifications(tmp_path: Path) -> None:
     assert pre.mean("log_loss") == pytest.approx(-np.log([0.8, 0.25, 0.4]).mean())
     accuracy, loss = comparison.differences
     # By case 0, 0, 1: patient p has two, so draws of patients give 0, 1/3 and 1.
-    assert (accuracy.difference, accuracy.interval) == (pytest.approx(1 / 3), (0, 1))
-    assert (accuracy.clear, loss.clear) == (False, True)
+    wider = 2**0.5 * 12.7062 / 1.95996  # two patients: one degree of freedom
+    assert accuracy.difference == pytest.approx(1 / 3)
+    assert accuracy.interval == pytest.approx((1 / 3 - wider / 3, 1 / 3 + wider * 2 / 3), rel=1e-4)
+    assert (accuracy.clear, loss.clear) == (False, False)
     assert loss.difference == pytest.approx(-(np.log(0.8 / 0.5) + np.log(0.4 / 0.2)) / 3)
-    assert loss.interval == pytest.approx((-np.log(2), -np.log(1.6) / 2))
+    ends = np.array([-np.log(2), -np.log(1.6) / 2])
+    assert loss.interval == pytest.approx(loss.difference + wider * (ends - loss.difference), rel=1e-4)
     text = answer(comparison)
     assert "no effect is shown: pre-training raises the accuracy of vit_small from 0.333 to 0.667, by +0.333" in text
     assert "pre-training lowers the log loss (lower is better) of vit_small from 1.230 to 0.842" in text

@@ -145,7 +145,8 @@ def test_a_folder_of_runs(tmp_path: Path) -> None:
     found, page = outline(root)
     names = [name for level, name in found.headings if level == "h2"]
     assert names == [
-        "What was done", "The answer", "Table", "Curves", "Views", "Predictions", "Settings", "Environment", "Limits",
+        "The answer", "What was done", "Table", "Cost and gain", "Curves", "Views", "Predictions", "Settings", "Environment",
+        "Limits",
     ]  # fmt: skip
     assert "pre-training raises the mean Dice of vit_small from 0.550 to 0.650, by +0.100" in page
     assert "begun: unfinished (no summary.json)" in page
