@@ -14,6 +14,7 @@ With one seed only patients are resampled: such an interval says nothing about o
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,7 @@ def crossed_interval(
     middle = float(values.mean()) if values.size else 0.0
     moved = crossed_draws(values[None], patients, draws, seed)[:, 0] - middle
     tail = (1 - level) / 2
-    free = degrees_of_freedom(values, patients)
-    wider = float(stdtrit(free, tail) / ndtri(tail)) if math.isfinite(free) else 1.0
-    low, high = middle + wider * np.quantile(moved, [tail, 1 - tail])
+    low, high = middle + wider_by_t(values, patients, level) * np.quantile(moved, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -45,18 +44,23 @@ def crossed_draws(cells: Floats, patients: Sequence[Hashable], draws: int = DRAW
     """Give `draws` bootstrap means (draws, k) of `cells` (k, seeds, cases), which all see the same patients and seeds."""
     if cells.ndim != 3 or not cells.size or np.isnan(cells).any() or len(patients) != cells.shape[2]:
         raise ValueError(f"found values of shape {cells.shape}, expected numbers for each cell, seed and case of a patient")
-    random = np.random.default_rng(seed)
     by_patient, sizes, by_seed = _parts(cells, patients)
     count, seeds = sizes.size, cells.shape[1]
     moved = np.empty((draws, cells.shape[0]))
     block = max(1, CHUNK // count)
     for start in range(0, draws, block):
-        part = slice(start, min(start + block, draws))
-        times = _times(random, count, moved[part].shape[0])
+        part = slice(start, start + block)
+        times = _times(count, draws, (seed, 0))[part].astype(np.float64)
         moved[part] = _spread(count) * (times @ by_patient.T) / (times @ sizes)[:, None]
-    moved += _spread(seeds) * (_times(random, seeds, draws) @ by_seed.T) / seeds
+    moved += _spread(seeds) * (_times(seeds, draws, (seed, 1)) @ by_seed.T) / seeds
     moved += cells.mean(axis=(1, 2))
     return moved
+
+
+def wider_by_t(values: Floats, patients: Sequence[Hashable], level: float = 0.95) -> float:
+    """Give Student's quantile over the normal one for the mean of `values` (seeds, cases)."""
+    free, tail = degrees_of_freedom(values, patients), (1 - level) / 2
+    return float(stdtrit(free, tail) / ndtri(tail)) if math.isfinite(free) else 1.0
 
 
 def degrees_of_freedom(values: Floats, patients: Sequence[Hashable]) -> float:
@@ -91,9 +95,13 @@ def _parts(cells: Floats, patients: Sequence[Hashable]) -> tuple[Floats, Floats,
     return by_patient, np.bincount(member).astype(np.float64), by_seed
 
 
-def _times(random: np.random.Generator, count: int, draws: int) -> Floats:
-    """How often each of `count` comes in each draw of as many."""
-    return random.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+@lru_cache(maxsize=4)
+def _times(count: int, draws: int, seed: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """How often each of `count` comes in each draw of as many; kept, for all comparisons of a study draw the same."""
+    random = np.random.default_rng(seed)
+    blocks = [min(CHUNK // count + 1, draws - start) for start in range(0, draws, CHUNK // count + 1)]
+    even = np.full(count, 1 / count)
+    return np.concatenate([random.multinomial(count, even, size=size).astype(np.uint8) for size in blocks])
 
 
 def _spread(count: int) -> float:

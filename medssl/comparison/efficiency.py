@@ -3,11 +3,12 @@
 An arm's score at n labels is looked up on the other arm's curve, straight between its numbers of labels on a logarithmic
 axis: the number where that curve first gets there is what the arm's n labels are worth. Nothing is said beyond the ends of
 the curve but that the number lies there. The interval repeats this in bootstrap draws of test patients and seeds, the same
-for all points (`crossed_draws`); it is a plain percentile interval, whose ends may lie beyond the curve too.
+for all points (`crossed_draws`), each stretched by the t of the arm's mean difference to the curve. Its ends may lie beyond
+the curve too.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.comparison.arms import Arm
-from medssl.comparison.crossed import crossed_draws, matrix
+from medssl.comparison.crossed import DRAWS, crossed_draws, matrix, wider_by_t
 from medssl.comparison.measures import Measure
 
 Floats = npt.NDArray[np.float64]
@@ -129,14 +130,20 @@ def _saving(arm: Arm, curve: Sequence[Arm], measure: Measure) -> Saving | None:
         numbers, names = matrix([{c: v for c, v in of_cell[key].items() if c in shared} for key in keys])
         stack.append(numbers[:, [names.index(case) for case in cases]])
     stacked, labelled = np.stack(stack), [cell.labelled or 0 for cell in curve]
-    means = stacked.mean(axis=(1, 2))[None]
-    draws = crossed_draws(stacked, [arm.patients[case] for case in cases])
-    [middle] = worth(labelled, means[:, 1:], means[:, 0], measure.sign)
-    spread = worth(labelled, draws[:, 1:], draws[:, 0], measure.sign)
-    low, high = np.quantile(spread, [0.025, 0.975], method="inverted_cdf")
-    return Saving(
-        arm.name, curve[0].name, arm.labelled or 0, float(middle), (float(low), float(high)), (labelled[0], labelled[-1])
-    )
+    middle, interval = worth_interval(stacked, labelled, [arm.patients[case] for case in cases], measure.sign)
+    return Saving(arm.name, curve[0].name, arm.labelled or 0, middle, interval, (labelled[0], labelled[-1]))
+
+
+def worth_interval(
+    cells: Floats, labelled: Sequence[int], patients: Sequence[Hashable], sign: int = 1, draws: int = DRAWS
+) -> tuple[float, tuple[float, float]]:
+    """Give the number of labels that `cells[0]` is worth on the curve `cells[1:]` (k, seeds, cases), and its 95% interval."""
+    means = cells.mean(axis=(1, 2))[None]
+    wider = wider_by_t(cells[0] - cells[1:].mean(axis=0), patients)
+    drawn = means + wider * (crossed_draws(cells, patients, draws) - means)
+    [middle] = worth(labelled, means[:, 1:], means[:, 0], sign)
+    low, high = np.quantile(worth(labelled, drawn[:, 1:], drawn[:, 0], sign), [0.025, 0.975], method="inverted_cdf")
+    return float(middle), (float(low), float(high))
 
 
 def _by_name(arms: Sequence[Arm]) -> dict[str, dict[int, Arm]]:

@@ -102,7 +102,9 @@ def _differences(comparison: Comparison) -> list[str]:
 
 
 def _bars(comparison: Comparison) -> list[str]:
-    """Bars of the arms: the mean and each class; what has a scale of its own in a picture of its own."""
+    """Bars of the arms: the mean and each class; what has a scale of its own in a picture of its own; none of many arms."""
+    if len(comparison.arms) > SHOWN:
+        return []
     names = class_names(comparison)
     if comparison.task == "segmentation":
         return [_picture(comparison, {"mean": "dice"}, names, "Dice", "Dice of each class")]

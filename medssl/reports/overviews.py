@@ -26,7 +26,7 @@ def label_parts(comparison: Comparison) -> list[str]:
         "over test patients and seeds."
     )
     return [
-        bullets([capitalised(str(saving)) for saving in comparison.savings]),
+        bullets([str(saving) for saving in comparison.savings]),
         paragraph(how if comparison.savings else "", "quiet"),
         picture(light, f"{title} against labels", caption, dark=dark, wide=True),
     ]

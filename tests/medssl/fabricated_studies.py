@@ -55,9 +55,7 @@ def study(
                 network = "unet" if arm == "unet" else "vit_small"
                 weights = "none" if encoder == "none" else str(root / encoder)
                 config = {"batch_size": 4, "judge": "test"}
-                finetune_run(
-                    root / name, cases, encoder=weights, seed=seed, network=network, labelled=count, config=config
-                )
+                finetune_run(root / name, cases, encoder=weights, seed=seed, network=network, labelled=count, config=config)
                 own = (axes or {}).get(arm, {})
                 runs[name] = {"arm": arm, "kind": "finetune", "axes": {"labelled": count, "seed": seed, **own}}
     pairs = compare if compare is not None else [[arm, "random"] for arm in scores if arm != "random"]

@@ -1,0 +1,128 @@
+"""Studies by their study.json: arms and pairs as planned, what is missing, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fabricated_runs import finetune_run, write
+from fabricated_studies import study
+
+from medssl.comparison.compare import compare_runs
+from medssl.comparison.significance import holm
+from medssl.comparison.summary import summary_of
+from medssl.comparison.words import headline
+from medssl.problems import InputError
+
+SCORES = {"random": {6: 0.70, 12: 0.78}, "mae": {6: 0.76, 12: 0.785}, "same": {6: 0.70}}
+
+
+def plan(root: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads((root / "study.json").read_text())
+    return found
+
+
+def test_arms_and_pairs_are_those_of_the_plan(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", SCORES, compare=[["mae", "random"], ["same", "random"]])
+    finetune_run(root / "runs" / "stray", {"p0_1": [0.1, 0.1]})  # not of the study
+    comparison = compare_runs([root])
+    assert [arm.title for arm in comparison.arms] == [
+        "random, 6 labels", "mae, 6 labels", "same, 6 labels", "random, 12 labels", "mae, 12 labels",
+    ]  # fmt: skip
+    pairs = [(one.arm, one.reference, one.labelled) for one in comparison.differences]
+    assert pairs == [("mae", "random", 6), ("mae", "random", 12), ("same", "random", 6)]
+    assert [one.p_holm for one in comparison.differences] == holm([one.p for one in comparison.differences])
+    gain = comparison.differences[0]
+    assert gain.real
+    assert gain.interval[0] < 0.06 < gain.interval[1]
+    assert headline(comparison).startswith("Pre-training helps in ")
+    [saving, _, _] = comparison.savings
+    assert (saving.arm, saving.labelled) == ("mae", 6)
+    assert 8 < saving.worth < 12
+    assert comparison.origins["mae, 6 labels"].method == "mae"
+    assert summary_of(comparison)["costs"][0]["pretraining_samples"] == 800
+    json.dumps(summary_of(comparison), allow_nan=False)
+
+
+def test_identical_arms_show_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    study(root, {"random": {6: 0.7}, "mae": {6: 0.7}})
+    for seed in range(3):
+        source, target = (root / "runs" / f"{arm}-6-{seed}" / "predictions.csv" for arm in ("random", "mae"))
+        target.write_bytes(source.read_bytes())
+    comparison = compare_runs([root])
+    [one] = comparison.differences
+    assert (one.difference, one.interval, one.p, one.p_holm) == (0, (0, 0), 1, 1)
+    assert not one.clear
+    assert headline(comparison).startswith("Pre-training is not shown to help.")
+
+
+def test_other_axes_make_arms_of_their_own(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae few": {6: 0.72}, "mae many": {6: 0.75}})
+    content = plan(root)
+    for entry in content["runs"].values():
+        assert isinstance(entry, dict)
+        few = "few" in entry["arm"]
+        if entry["arm"] != "random":
+            entry["arm"] = "mae"
+            entry["axes"]["unlabelled"] = 50 if few else 200
+    write(root / "study.json", content | {"compare": [["mae", "random"]], "measure": None})
+    comparison = compare_runs([root])
+    assert [arm.name for arm in comparison.arms] == ["random", "mae, unlabelled 50", "mae, unlabelled 200"]
+    assert len(comparison.differences) == 2
+    [curve] = summary_of(comparison)["amounts"]
+    assert (curve["cases"], curve["name"]) == ([50, 200], "mae, mae on mine, 6 labels")
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
+    content = plan(root)
+    content["runs"]["runs/mae-6-9"] = {"arm": "mae", "kind": "finetune", "axes": {"labelled": 6, "seed": 9}}
+    write(root / "study.json", content)
+    write(root / "runs/mae-6-1" / "summary.json", {"status": "failed"})
+    comparison = compare_runs([root])
+    assert comparison.skipped == [
+        "mae, labelled 6 lacks seed 1: unfinished (failed)", "mae, labelled 6 lacks seed 9: not begun",
+    ]  # fmt: skip
+    assert len(comparison.differences[0].pairs) == 2
+    assert any("runs without a partner" in warning for warning in comparison.warnings)
+
+
+def test_a_patient_seen_in_pretraining_is_told(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
+    learned = {"pretraining": [{"patient": "p3", "image": "other.nii.gz"}, {"patient": "q", "image": "q.nii.gz"}]}
+    write(root / "runs/pretrain-mae" / "split.json", learned)
+    for seed in range(3):
+        write(root / f"runs/mae-6-{seed}" / "split.json", {"test": [{"patient": f"p{k}", "image": f"{k}"} for k in range(20)]})
+    first = compare_runs([root]).warnings[0]
+    assert first == "mae, 6 labels: 1 of 20 test patients were seen in pre-training (p3)"
+
+
+def test_what_is_refused_is_one_line_each(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
+    whole = plan(root)
+
+    def refused(match: str) -> None:
+        with pytest.raises(InputError, match=match) as raised:
+            compare_runs([root])
+        assert len(str(raised.value).splitlines()) == 1
+
+    for changed, words in (
+        ({"runs": {}}, "runs: found none"),
+        ({"compare": [["mae", "rndom"]]}, "compare: found rndom, expected one of mae, random"),
+        ({"measure": "accuracy"}, "measure: found accuracy, expected dice, for segmentation"),
+        ({"runs": whole["runs"] | {"x": {"arm": "mae"}}}, r"runs\.x\.kind: found None, expected pretrain or finetune"),
+    ):
+        write(root / "study.json", whole | changed)
+        refused(words)
+    write(root / "study.json", whole)
+    lines = (root / "runs/mae-6-0" / "predictions.csv").read_text()
+    for seed in range(3):
+        (root / f"runs/mae-6-{seed}" / "predictions.csv").write_text(lines.replace("p0", "z0"))
+    refused("test patients: found 20 of mae, 6 labels, 20 of random, 6 labels, 19 in both")
+    (root / "runs/mae-6-0" / "predictions.csv").write_text("case,dice\na,0.5\n")
+    refused(r"predictions\.csv: scores")
+    for folder in (root / "runs").glob("*-6-*"):
+        (folder / "summary.json").unlink()
+    refused("expected a finished fine-tuning run")
+    (root / "study.json").write_text("{")
+    refused(r"study\.json: content")
