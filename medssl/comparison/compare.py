@@ -11,7 +11,7 @@ from pathlib import Path
 from medssl.comparison.arms import Arm, group_runs, planned_arms
 from medssl.comparison.differences import Difference, guessed_differences, planned_differences, study_measures
 from medssl.comparison.efficiency import Curve, Saving, label_curves, savings
-from medssl.comparison.fairness import arm_warnings
+from medssl.comparison.fairness import arm_warnings, run_warnings
 from medssl.comparison.measures import MEASURES, Measure
 from medssl.comparison.origins import Origin, leaks, origins_of
 from medssl.comparison.planned import PlannedRun, Study, is_study, read_study
@@ -71,7 +71,9 @@ def compared(runs: Sequence[Run], pretraining: Sequence[Run], skipped: list[str]
     measures = study_measures(arms[0].task, study) if study else MEASURES[arms[0].task]
     origins = origins_of(arms, pretraining, study)
     lacking = [f"{len(skipped)} runs are missing: see what was left out"] if study and skipped else []
-    warnings = dict.fromkeys([*leaks(arms, origins), *lacking, *notes, *(note for arm in arms for note in arm_warnings(arm))])
+    warnings = dict.fromkeys(
+        [*leaks(arms, origins), *lacking, *notes, *(note for arm in arms for note in arm_warnings(arm)), *run_warnings(arms)]
+    )
     curves = label_curves(arms, measures[0])
     pairs = [(one.arm, one.reference) for one in differences if one.main]
     saved = savings(arms, dict.fromkeys(pairs), measures[0])

@@ -62,11 +62,17 @@ def arm_warnings(arm: Arm) -> list[str]:
             f"{title}: validation {measure.title} still {moved} by up to {most} in the last {LAST:.0%} of the steps "
             f"in {len(gains)} of {len(arm.runs)} runs: not trained until flat"
         )
+    return notes
+
+
+def run_warnings(arms: Sequence[Arm]) -> list[str]:
+    """Give what runs warned of themselves, a line for what several said alike."""
     said: dict[str, list[str]] = {}
-    for run in arm.runs:
+    for run in (run for arm in arms for run in arm.runs):
         for note in run.summary.get("warnings") or []:
             said.setdefault(str(note), []).append(run.name)
-    return notes + [f"{', '.join(names)}: {note}" for note, names in said.items()]
+    names = {note: ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs" for note, runs in said.items()}
+    return [f"{names[note]}: {note}" for note in said]
 
 
 def pair_warnings(arm: Arm, other: Arm, difference: Paired | None) -> list[str]:

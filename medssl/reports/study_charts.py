@@ -71,7 +71,8 @@ def heat_map(
     ax.pcolormesh(np.ma.masked_invalid(good * numbers), cmap=colours, norm=scale, edgecolors=paper["back"], linewidth=2)
     for row, cells in enumerate(words):
         for column, text in enumerate(cells):
-            ax.text(column + 0.5, row + 0.5, literal(text) if text else "", ha="center", va="center", fontsize=9)
+            lines = "\n".join(map(literal, text.splitlines()))
+            ax.text(column + 0.5, row + 0.5, lines, ha="center", va="center", fontsize=9)
     ax.set_xticks(np.arange(len(columns)) + 0.5, [_folded(name) for name in columns])
     ax.set_yticks(np.arange(len(rows)) + 0.5, [literal(name) for name in rows])
     ax.invert_yaxis()
