@@ -1,6 +1,6 @@
 """How often does a 95% interval of a difference hold the truth? Simulated studies, each way of making one beside the others.
 
-    python benchmarks/intervals.py [--draws 1000] [--json FILE]
+    python benchmarks/intervals.py [--draws 200] [--json FILE]
 
 Two arms are scored on the same patients by a few trainings each. Their difference is 0 + patient + seed + rest, with standard
 deviations as found between runs of a segmentation. Beside the interval of the reports stand the bootstrap over patients
@@ -110,7 +110,7 @@ def labels_saved(draws: int, seeds: int = 3, patients: int = 26) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1000, help="simulated studies of each kind")
+    parser.add_argument("--draws", type=int, default=200, help="simulated studies of each kind")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {(size, spread): coverage(size, spread, options.draws) for size in SIZES for spread in SPREADS}
