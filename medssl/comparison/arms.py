@@ -120,10 +120,7 @@ def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
     They stand in the order of labels, and within those as the study lists them.
     """
     groups: dict[tuple[str, int | None, str], list[tuple[Run, dict[str, Any]]]] = {}
-    for run in runs:
-        entry = study.planned(run)
-        if entry is None:
-            continue
+    for run, entry in ((each, entry) for each in runs for entry in study.planned(each)):
         axes = {name: value for name, value in entry.axes.items() if not _inside(name)}
         key = (entry.arm, run.labelled, json.dumps(axes, sort_keys=True))
         groups.setdefault(key, []).append((run, axes))

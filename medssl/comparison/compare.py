@@ -89,10 +89,10 @@ def planned_runs(study: Study) -> list[Run]:
     """Read those runs of a study that are there; raises InputError with all that can't be read."""
     runs: list[Run] = []
     problems: list[Problem] = []
-    for planned in study.runs.values():
-        if is_run(planned.folder):
+    for folder in dict.fromkeys(planned.folder for planned in study.runs):
+        if is_run(folder):
             try:
-                runs.append(read_run(planned.folder))
+                runs.append(read_run(folder))
             except InputError as error:
                 problems += error.problems
     if problems:
@@ -115,7 +115,7 @@ def usable_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 def missing(study: Study) -> list[str]:
     """Say of each arm which of the study's runs are not finished, and in what state they are."""
     lines: dict[tuple[str, str], list[str]] = {}
-    for run in study.runs.values():
+    for run in study.runs:
         state = run.state
         if state:
             lines.setdefault((_arm_in_words(run), state), []).append(str(run.axes.get("seed", run.folder.name)))

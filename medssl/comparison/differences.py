@@ -13,7 +13,7 @@ from typing import Any
 from medssl.comparison.arms import Arm, Key
 from medssl.comparison.crossed import crossed_interval, matrix
 from medssl.comparison.fairness import pair_warnings
-from medssl.comparison.measures import MEASURES, Measure
+from medssl.comparison.measures import BESIDE, MEASURES, Measure
 from medssl.comparison.planned import Study
 from medssl.comparison.significance import holm, signed_rank
 from medssl.problems import InputError, Problem
@@ -119,7 +119,7 @@ def planned_differences(arms: Sequence[Arm], study: Study) -> tuple[list[Differe
 def study_measures(task: str, study: Study) -> tuple[Measure, ...]:
     """Give the study's own measure, or all of the task; InputError for one that is no measure of cases."""
     known = MEASURES[task]
-    if study.measure is None:
+    if study.measure is None or study.measure in BESIDE[task]:  # which has no value for each case
         return known
     chosen = tuple(measure for measure in known if measure.key == study.measure)
     if not chosen:

@@ -75,8 +75,8 @@ def leaks(arms: Sequence[Arm], origins: Mapping[str, Origin]) -> list[str]:
 
 
 def _origin(chain: Sequence[Run], study: Study | None) -> Origin:
-    planned = [study.planned(run) if study else None for run in chain]
-    axes = [entry.axes if entry else {} for entry in planned]
+    planned = [study.planned(run) if study else [] for run in chain]
+    axes = [entries[0].axes if entries else {} for entries in planned]
     data = [_data_of(run, of_run) for run, of_run in zip(chain, axes, strict=True)]
     last = chain[-1]
     cases = next((axes[-1][name] for name in AMOUNTS if name in axes[-1]), last.summary.get("n_cases"))

@@ -1,12 +1,14 @@
 """The plan of a study, read from the study.json beside its runs: which run belongs to which arm, and what is compared.
 
-Only what a report needs is read, and nothing else is asked for: the runs by folder with arm, kind and axes, the pairs of
-arms to compare, and the measure.
+Only what a report needs is read, and nothing else is asked for: the runs by folder with their kind, the arms with the runs
+and axes of each (a run may be in several), the pairs of arms to compare, and the measure. Where arms list no runs, each run
+names its own arm and axes. What failed, and why, stands in failures.json.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +26,39 @@ class PlannedRun:
     arm: str
     kind: str
     axes: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""  # of its last start
 
     @property
     def state(self) -> str | None:
         """Why there is nothing to read yet; None where the run is finished."""
-        if not is_run(self.folder):
-            return "not begun"
-        run = read_run(self.folder)
-        return None if run.finished else f"unfinished ({run.summary.get('status', 'no summary.json')})"
+        run = read_run(self.folder) if is_run(self.folder) else None
+        if run is not None and run.finished:
+            return None
+        if self.failure:
+            return f"failed ({self.failure})"
+        return f"unfinished ({run.summary.get('status', 'no summary.json')})" if run else "not begun"
 
 
 @dataclass(frozen=True)
 class Study:
-    """All runs of a study by their resolved folder, the pairs (arm, baseline) to compare, and the measure if it names one."""
+    """All runs of a study, once for each arm that they are in, the pairs (arm, baseline) to compare, and the measure if any."""
 
     folder: Path
     about: str
-    runs: dict[Path, PlannedRun]
+    runs: list[PlannedRun]
     compare: list[tuple[str, str]]
     measure: str | None
 
-    def planned(self, run: Run) -> PlannedRun | None:
-        """What the study says of a run."""
-        return self.runs.get(run.folder.resolve())
+    def planned(self, run: Run) -> list[PlannedRun]:
+        """What the study says of a run, for each arm that it is in."""
+        return self._by_folder.get(run.folder.resolve(), [])
 
-    def of_kind(self, kind: str) -> list[PlannedRun]:
-        """The runs of pre-training, or of fine-tuning."""
-        return [run for run in self.runs.values() if run.kind == kind]
+    @cached_property
+    def _by_folder(self) -> dict[Path, list[PlannedRun]]:
+        found: dict[Path, list[PlannedRun]] = {}
+        for run in self.runs:
+            found.setdefault(run.folder.resolve(), []).append(run)
+        return found
 
 
 def is_study(folder: Path) -> bool:
@@ -65,17 +73,46 @@ def read_study(folder: Path) -> Study:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError([Problem(str(path), "content", str(error), "a JSON object")]) from None
+    content = _with_members(content)
     if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
         raise InputError([Problem(str(path), "runs", "none", "an object with an arm, a kind and axes for each run folder")])
     problems = list(_problems(str(path), content))
     if problems:
         raise InputError(problems)
-    runs = {
-        (folder / name).resolve(): PlannedRun(folder / name, entry["arm"], entry["kind"], dict(entry.get("axes") or {}))
+    why = _failures(folder / "failures.json")
+    runs = [
+        PlannedRun(folder / name, arm, entry["kind"], dict(axes or {}), why.get(name, ""))
         for name, entry in content["runs"].items()
-    }
+        for arm, axes in entry.get("members") or [(entry["arm"], entry.get("axes"))]
+    ]
     pairs = [(arm, baseline) for arm, baseline in content.get("compare") or []]
     return Study(folder, str(content.get("about") or ""), runs, pairs, content.get("measure"))
+
+
+def _with_members(content: Any) -> Any:
+    """Hang the arms that list their runs on those runs; a pre-training in none of them is its own."""
+    arms = content.get("arms") if isinstance(content, dict) else None
+    if not isinstance(arms, dict) or not isinstance(content.get("runs"), dict):
+        return content
+    runs = {name: dict(entry) if isinstance(entry, dict) else entry for name, entry in content["runs"].items()}
+    for arm, members in arms.items():
+        for member in members if isinstance(members, list) else []:
+            entry = runs.get(member.get("run")) if isinstance(member, dict) else None
+            if isinstance(entry, dict) and "arm" not in (content["runs"][member["run"]]):
+                entry.setdefault("members", []).append((arm, member.get("axes")))
+                entry["arm"] = arm
+    for name, entry in runs.items():
+        if isinstance(entry, dict) and entry.get("kind") == "pretrain":
+            entry.setdefault("arm", str(entry.get("of") or name))
+    return content | {"runs": runs}
+
+
+def _failures(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(reason) for name, reason in found.items()} if isinstance(found, dict) else {}
 
 
 def _problems(path: str, content: dict[str, Any]) -> Iterator[Problem]:
@@ -88,7 +125,7 @@ def _problems(path: str, content: dict[str, Any]) -> Iterator[Problem]:
         elif entry.get("kind") not in ("pretrain", "finetune"):
             yield Problem(path, f"runs.{name}.kind", str(entry.get("kind")), "pretrain or finetune")
         elif entry["kind"] == "finetune":
-            arms.add(entry["arm"])
+            arms |= {arm for arm, _ in entry.get("members", [])} | {entry["arm"]}
         if not isinstance(entry.get("axes") or {}, dict):
             yield Problem(path, f"runs.{name}.axes", str(entry.get("axes")), "an object")
     for pair in content.get("compare") or []:

@@ -126,3 +126,24 @@ def test_what_is_refused_is_one_line_each(tmp_path: Path) -> None:
     refused("expected a finished fine-tuning run")
     (root / "study.json").write_text("{")
     refused(r"study\.json: content")
+
+
+def test_arms_may_list_their_runs_and_share_them(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
+    content = plan(root)
+    arms: dict[str, list[dict[str, object]]] = {"random": [], "also random": [], "mae": []}
+    for name, entry in content["runs"].items():
+        assert isinstance(entry, dict)
+        arm, axes = entry.pop("arm"), entry.pop("axes")
+        if entry["kind"] == "finetune":
+            for one in (arm, "also random") if arm == "random" else (arm,):
+                arms[one].append({"run": name, "axes": axes})
+    content["runs"]["runs/lost"] = {"kind": "finetune"}
+    arms["mae"].append({"run": "runs/lost", "axes": {"labelled": 6, "seed": 9}})
+    write(root / "study.json", content | {"arms": arms, "compare": [["mae", "random"], ["also random", "random"]]})
+    write(root / "failures.json", {"runs/lost": "out of memory"})
+    comparison = compare_runs([root])
+    assert {arm.name for arm in comparison.arms} == set(arms)
+    assert [one.p == 1 for one in comparison.differences] == [False, True]
+    assert comparison.skipped == ["mae, labelled 6 lacks seed 9: failed (out of memory)"]
+    assert comparison.origins["mae, 6 labels"].method == "mae"
