@@ -10,7 +10,7 @@ from medssl.problems import InputError, Problem
 from medssl.regions import region_problems, without_mask
 from medssl.splits import PARTS, Split, read_split
 from medssl.store import Geometry, Store
-from medssl.subsets import take_fold, with_training_labels
+from medssl.subsets import take_fold, take_unlabelled, with_training_labels
 
 
 def load_data(settings: Shared, parts: Sequence[str], labels: bool) -> tuple[Split, Store]:
@@ -42,7 +42,10 @@ def split_of(settings: Shared) -> Split:
     """Read the split; with `fold=` its cases are the validation part and their patients leave the pre-training."""
     split = read_split(settings.split, settings.data_root)
     split = split if settings.fold is None else take_fold(split, settings.fold)
-    return with_training_labels(split) if isinstance(settings, Pretrain) and settings.reads_labels else split
+    if not isinstance(settings, Pretrain):
+        return split
+    split = take_unlabelled(split, settings.unlabelled, settings.seed)
+    return with_training_labels(split) if settings.reads_labels else split
 
 
 def split_warnings(split: Split) -> list[str]:

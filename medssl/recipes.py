@@ -115,9 +115,9 @@ def explain(kind: type[Shared], file: str, item: Any) -> Problem:
         near = nearest(item["ctx"]["tag"], tags.split(", "))
         return Problem(file, field, item["ctx"]["tag"], f"{near!r}? One of {tags}" if near else f"one of {tags}")
     if item["type"] == "value_error":  # config.py words them as "FIELD: found FOUND, expected EXPECTED"
-        inner, _, rest = str(item["ctx"]["error"]).partition(": found ")
+        inner, _, rest = str(item["ctx"]["error"]).partition("found ")  # of one field alone without its name
         found, _, expected = rest.partition(", expected ")
-        return Problem(file, ".".join([*named, inner]), found, expected)
+        return Problem(file, ".".join([*named, *([inner.removesuffix(": ")] if inner else [])]), found, expected)
     return Problem(file, field, found, re.sub("^(Input|Value|List|String) should ", "", item["msg"]).removeprefix("be "))
 
 

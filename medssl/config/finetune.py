@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from medssl.config.networks import UNetSettings, ViTSettings
 from medssl.config.schedules import FineTune
 from medssl.config.shared import Shared
-from medssl.config.tables import Share, Sizes, Table
+from medssl.config.tables import Amount, Share, Sizes, Table
 
 
 class Augment(Table):
@@ -31,7 +31,9 @@ class Augment(Table):
 class Finetune(Shared):
     """Settings of ssl_finetune.py."""
 
-    labelled: int | None = Field(None, ge=1, description="labelled cases to train on, a nested subset; null: all")
+    labelled: Amount | None = Field(
+        None, description="labelled cases to train on, below 1 a share of them, a nested subset; null: all"
+    )
     draw: int = Field(0, ge=0, description="which nested subset: 0 is the order of the split, k > 0 a shuffle")
     encoder_lr: float = Field(1.0, ge=0, description="rate of the encoder relative to lr")
     rates: Literal["encoder", "slice", "layers"] = Field(

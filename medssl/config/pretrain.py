@@ -8,7 +8,7 @@ from medssl.config.methods import JointViews, MAESettings, MethodSettings, Pairs
 from medssl.config.networks import ViTSettings
 from medssl.config.schedules import FineTune
 from medssl.config.shared import Shared
-from medssl.config.tables import Sizes, named
+from medssl.config.tables import Amount, Sizes, named
 from medssl.methods import networks_for
 
 
@@ -18,6 +18,11 @@ class Pretrain(Shared):
     method: Annotated[
         MethodSettings, Field(discriminator="name", description="the self-supervised objective"), BeforeValidator(named)
     ]
+    unlabelled: Amount | None = Field(
+        None,
+        description="pre-training cases to learn from, below 1 a share of them: whole patients in an order of the seed's, "
+        "nested; null: all",
+    )
     region: Sizes | None = Field(
         None, description="voxels that are read for views to be cut from, more or fewer than crop_size; default: crop_size"
     )

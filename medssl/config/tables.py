@@ -2,13 +2,24 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)]
 Box = Annotated[list[Annotated[int, Field(ge=1)]] | Annotated[int, Field(ge=1)], Field()]
 Share = Annotated[float, Field(ge=0, le=1)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 Span = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]  # from, to
+
+
+
+def whole_or_share(value: float) -> float:
+    """A share below 1, or a count as a whole number."""
+    if value >= 1 and value != int(value):
+        raise ValueError(f"found {value}, expected a whole number, or a share below 1")
+    return int(value) if value >= 1 else value
+
+
+Amount = Annotated[float, Field(gt=0), AfterValidator(whole_or_share), PlainSerializer(lambda value: value)]
 
 
 class Table(BaseModel):

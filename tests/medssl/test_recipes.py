@@ -61,6 +61,8 @@ def test_a_name_replaces_the_whole_table(recipe: str) -> None:
         (["method.temperature=0"], ["method.temperature: found 0, expected greater than 0"]),
         (["steps"], ["steps: found no '=', expected key=value"]),
         (["lr=fast"], ['lr: found "fast"']),
+        (["unlabelled=1.5"], ["unlabelled: found 1.5, expected a whole number, or a share below 1"]),
+        (["unlabelled=0"], ["unlabelled: found 0, expected greater than 0"]),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_named(recipe: str, words: list[str], lines: list[str]) -> None:

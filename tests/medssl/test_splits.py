@@ -8,7 +8,7 @@ import pytest
 
 from medssl.problems import LONGEST, InputError, Problem, nearest
 from medssl.splits import Split, read_split, stem, write_split
-from medssl.subsets import take_fold, take_labelled
+from medssl.subsets import take_fold, take_labelled, take_unlabelled
 
 
 def split_of(folder: Path, **content: Any) -> Split:
@@ -87,6 +87,7 @@ def test_labelled_subsets_are_nested_and_drawn_by_id(tmp_path: Path) -> None:
     for draw in range(1, 5):
         assert ids(split, 6, draw) == ids(split, 12, draw)[:6] == ids(other, 24, draw)[:6]
     assert len({tuple(ids(split, 6, draw)) for draw in range(20)}) == 20
+    assert take_labelled(split, 0.4, 1) == take_labelled(split, 12, 1)
     for labelled, draw in ((31, 0), (0, 1), (-1, 0), (6, -1)):
         with pytest.raises(InputError):
             take_labelled(split, labelled, draw)
@@ -226,3 +227,22 @@ def test_draws_of_classes_take_turns_and_are_nested(tmp_path: Path) -> None:
             counts = [sum(case.label == k for case in cases) for k in range(3)]
             assert max(counts) - min(counts) <= 1 or min(counts[1:]) == 15
             assert n > 30 or len({case.patient for case in cases if case.label == 0}) == counts[0]
+
+
+def test_amounts_of_unlabelled_cases_are_nested_and_of_whole_patients(tmp_path: Path) -> None:
+    cases = [{"image": f"{i}.nii", "patient": f"Q{i // 3:02d}"} for i in range(30)]
+    split = split_of(tmp_path, pretraining=cases, validation=["v.nii"])
+    assert take_unlabelled(split, None, 0) is split
+    assert {case.patient for case in take_unlabelled(split, 6, 1).part("pretraining")} == {"Q02", "Q05"}  # frozen
+    for seed in range(3):
+        before = set[str]()
+        for amount in range(1, 31):
+            taken = take_unlabelled(split, amount, seed).part("pretraining")
+            ids, people = {case.id for case in taken}, {case.patient for case in taken}
+            assert before <= ids
+            assert len(ids) == 3 * len(people) == max(amount // 3, 1) * 3
+            before = ids
+        assert take_unlabelled(split, 0.5, seed) == take_unlabelled(split, 15, seed)
+    assert len({take_unlabelled(split, 3, seed).part("pretraining")[0].patient for seed in range(20)}) > 4
+    with pytest.raises(InputError, match="unlabelled: found 31, expected at most 30"):
+        take_unlabelled(split, 31, 0)
