@@ -138,7 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rates_arguments(rates)
     rates.set_defaults(run=run_rates)
 
-    listing = commands.add_parser("list", parents=[shared], help="methods, networks and recipes")
+    study = commands.add_parser(
+        "study", parents=[shared], help="make all runs that answer a question, side by side if wanted, and their comparison"
+    )
+    study_arguments(study)
+    study.set_defaults(run=run_study)
+
+    listing = commands.add_parser("list", parents=[shared], help="methods, networks, recipes and studies")
     listing.set_defaults(run=run_list)
 
     options = parser.parse_args(arguments)
@@ -200,6 +206,29 @@ def probe_arguments(probe: argparse.ArgumentParser) -> None:
     probe.add_argument("--json", action="store_true", help="write everything to stdout as JSON")
     probe.add_argument(
         "--set", dest="words", nargs="+", default=[], metavar="key=value", help="prepare otherwise than the encoder's plan says"
+    )
+
+
+def study_arguments(study: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl study`."""
+    study.add_argument("study", help="a path, or a name under studies/")
+    study.add_argument("--out", type=Path, metavar="DIR", help="folder of all runs; default: runs/STUDY")
+    study.add_argument(
+        "--set",
+        dest="words",
+        nargs="+",
+        default=[],
+        metavar="key=value",
+        help="a shared setting, or a place in the study, as in data_root=/data axes.seed=[0,1]",
+    )
+    study.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, which share cores and GPUs")
+    study.add_argument("--dry-run", action="store_true", help="list the runs with hours, memory and disk; makes none")
+    study.add_argument("--list", action="store_true", help="print the commands of the runs, by stages; makes none")
+    study.add_argument("--stage", type=int, metavar="K", help="only the runs of a stage, which need those of earlier ones")
+    study.add_argument("--task", type=int, metavar="K", help="only run K of --list, as an array job counts them")
+    study.add_argument("--only", metavar="NAME", help="only this run, or the runs of this arm or pre-training")
+    study.add_argument(
+        "--launcher", metavar="COMMAND", help="what starts a script, as in 'torchrun --nproc_per_node=2'; default: this python"
     )
 
 
@@ -329,10 +358,18 @@ def run_rates(options: argparse.Namespace) -> None:
     print("\n".join(map(str, files)))
 
 
+def run_study(options: argparse.Namespace) -> None:
+    """`medssl study`."""
+    from medssl.study.command import run
+
+    run(options)
+
+
 def run_list(options: argparse.Namespace) -> None:
     """`medssl list`."""
     from medssl.methods import METHODS
     from medssl.recipes import RECIPES, read_recipe, recipe_names
+    from medssl.study.schema import STUDIES, study_names
     from networks import NETWORKS
 
     print("methods:", ", ".join(METHODS))
@@ -343,6 +380,10 @@ def run_list(options: argparse.Namespace) -> None:
     for name in recipe_names():
         recipe = read_recipe(RECIPES / f"{name}.json")
         print(f"  {name}: {textwrap.shorten(str(recipe.get('follows', '')), 100, placeholder=' ...')}")
+    print("studies:")
+    for name in study_names():
+        about = read_recipe(STUDIES / f"{name}.json").get("about", "")
+        print(f"  {name}: {textwrap.shorten(str(about), 100, placeholder=' ...')}")
 
 
 def settings_help(kind: str) -> str:

@@ -1,6 +1,5 @@
 """Where a run computes and in which precision: chosen once, said at start."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -41,17 +40,12 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def choose(settings: Shared) -> Compute:
     """Choose device and precision; raises InputError for a GPU that is not there."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     elif world_size() > 1:
-        torch.set_num_threads(launch.threads(cores()))
+        torch.set_num_threads(launch.threads(launch.cores()))
     wanted = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
     if device.type == "cuda" and world_size() > 1:

@@ -11,9 +11,10 @@ from pathlib import Path
 from medssl import finetune, pretrain
 from medssl.config import Finetune, Shared
 from medssl.data import geometry_of, header_problems, split_of, store_path
-from medssl.device import Compute, choose, cores
+from medssl.device import Compute, choose
 from medssl.fingerprints import Fingerprints
 from medssl.forecast import Pieces, Plan, hours, seconds_of
+from medssl.launch import cores
 from medssl.made_up import MadeUp
 from medssl.memory import peak_memory
 from medssl.pack import Wanted, find_shards, prepared_bytes, still_true
@@ -43,9 +44,10 @@ def estimate(settings: Shared, began: float | None = None) -> str:
     start = time.monotonic() - began
     pack = pack_seconds(settings, wanted, lacking)
     stepping = time_steps(settings, compute, rehearsal)
-    pieces = pieces_of(settings, rehearsal, stepping, start, pack)
+    pieces, disk = pieces_of(settings, rehearsal, stepping, start, pack)
     memory = peak_memory(compute.device) + (stepping.workers if compute.device.type == "cpu" else 0.0)
-    return "\n".join([*told(settings, compute, stepping, pieces, memory), store_line(settings, wanted, lacking)])
+    lines = [f"disk        {disk / 1e9:.3f} GB for the run folder", store_line(settings, wanted, lacking)]
+    return "\n".join([*told(settings, compute, stepping, pieces, memory), *lines])
 
 
 def store_of(settings: Shared, wanted: Wanted) -> tuple[Store, list[Case]]:
@@ -71,8 +73,8 @@ def pack_seconds(settings: Shared, wanted: Wanted, lacking: list[Case]) -> float
     return seconds * len(lacking) / min(max(settings.workers, 1), cores())
 
 
-def pieces_of(settings: Shared, rehearsal: Rehearsal, stepping: Stepping, start: float, pack: float) -> Pieces:
-    """Do what comes beside the steps once, in a temporary folder on the disk of the run."""
+def pieces_of(settings: Shared, rehearsal: Rehearsal, stepping: Stepping, start: float, pack: float) -> tuple[Pieces, int]:
+    """Do what comes beside the steps once, in a temporary folder on the disk of the run; gives also the bytes of that."""
     validation, figures = time_validation(settings, rehearsal)
     with tempfile.TemporaryDirectory(prefix=".medssl-dry-run-", dir=disk_of(settings.out)) as folder:
         inside = settings.model_copy(update={"out": Path(folder)})
@@ -82,7 +84,8 @@ def pieces_of(settings: Shared, rehearsal: Rehearsal, stepping: Stepping, start:
         judging = validation * rehearsal.judged / rehearsal.cases + 2 * drawing  # the report draws on light and dark
         finish = time_finish(settings, run, rehearsal) if pack == 0 else judging
         run.close()
-    return Pieces(start, stepping.pace, validation + drawing, latest, best, finish, pack)
+        disk = sum(path.stat().st_size for path in run.folder.iterdir())
+    return Pieces(start, stepping.pace, validation + drawing, latest, best, finish, pack), disk
 
 
 def disk_of(out: Path) -> Path | None:

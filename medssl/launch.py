@@ -42,6 +42,11 @@ def local_rank() -> int:
     return number("LOCAL_RANK", 0) if ranks() > 1 else 0
 
 
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads(cores: int) -> int:
     """How many of a machine's `cores` are this process's share."""
     own = os.environ.get("SLURM_CPUS_PER_TASK")  # which SLURM binds a task to

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from medssl.config import Finetune, Pretrain, Shared
+from medssl.config import Finetune, Pretrain, Shared, Table
 from medssl.problems import InputError, Problem, nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -48,14 +48,17 @@ def read_either(recipe: str, words: Sequence[str]) -> Pretrain | Finetune:
 
 def find_recipe(recipe: str) -> Path:
     """Find a recipe by path, or by its name under `recipes/`; raises InputError with the nearest name."""
-    for path in (Path(recipe), RECIPES / f"{recipe}.json"):
+    return find_named(recipe, RECIPES, "recipe")
+
+
+def find_named(name: str, folder: Path, kind: str) -> Path:
+    """Find a JSON file by its path or its name in a folder; raises InputError with the nearest name."""
+    for path in (Path(name), folder / f"{name}.json"):
         if path.is_file():
             return path
-    names = recipe_names()
-    near = nearest(recipe, names)
-    raise InputError(
-        [Problem(recipe, "recipe", "no such file", f"{near!r}?" if near else f"a path or one of {', '.join(names)}")]
-    )
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    near = nearest(name, names)
+    raise InputError([Problem(name, kind, "no such file", f"{near!r}?" if near else f"a path or one of {', '.join(names)}")])
 
 
 def recipe_names() -> list[str]:
@@ -63,7 +66,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.json"))
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, kind: str = "recipe") -> dict[str, Any]:
     """Read a JSON file that holds one object; a key given twice is an error."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,9 +79,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError([Problem(str(path), "recipe", str(error), "a JSON object of settings")]) from error
+        raise InputError([Problem(str(path), kind, str(error), "a JSON object of settings")]) from error
     if not isinstance(values, dict):
-        raise InputError([Problem(str(path), "recipe", type(values).__name__, "a JSON object of settings")])
+        raise InputError([Problem(str(path), kind, type(values).__name__, "a JSON object of settings")])
     return values
 
 
@@ -99,7 +102,7 @@ def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     values[keys[-1]] = value
 
 
-def explain(kind: type[Shared], file: str, item: Any) -> Problem:
+def explain(kind: type[Table], file: str, item: Any) -> Problem:
     """Put one of pydantic's errors into the project's words."""
     where = [part for part in item["loc"] if not (isinstance(part, str) and "[" in part)]
     named = [str(part) for place, part in enumerate(where) if place != 1 or not tagged(kind, where)]
@@ -121,13 +124,13 @@ def explain(kind: type[Shared], file: str, item: Any) -> Problem:
     return Problem(file, field, found, re.sub("^(Input|Value|List|String) should ", "", item["msg"]).removeprefix("be "))
 
 
-def tagged(kind: type[Shared], where: Sequence[Any]) -> bool:
+def tagged(kind: type[Table], where: Sequence[Any]) -> bool:
     """Tell whether pydantic put the name of a table, `method.simclr.temperature`, where the user writes none."""
     field = kind.model_fields.get(str(where[0])) if len(where) > 1 else None
     return field is not None and field.discriminator is not None
 
 
-def known_keys(kind: type[Shared], where: Sequence[Any]) -> list[str]:
+def known_keys(kind: type[Table], where: Sequence[Any]) -> list[str]:
     """List the settings of the table at `where`; the table of a union is told by its tag, which pydantic puts there."""
     if not where:
         return list(kind.model_fields)
@@ -150,7 +153,7 @@ def names_of(table: type) -> set[str]:
     return set(getattr(field.annotation, "__args__", ())) if field else set()
 
 
-def description(kind: type[Shared], field: str) -> str:
+def description(kind: type[Table], field: str) -> str:
     """Look up the help text of a setting."""
     found = kind.model_fields.get(field)
     return (found.description if found else None) or "required"

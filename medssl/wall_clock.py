@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from medssl.config import Shared
-from medssl.device import Compute, cores
+from medssl.device import Compute
+from medssl.launch import cores
 from medssl.memory import peak_memory
 from medssl.progress import Progress
 from medssl.run_folder import RunFolder

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)]
 Box = Annotated[list[Annotated[int, Field(ge=1)]] | Annotated[int, Field(ge=1)], Field()]
@@ -10,6 +10,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 Span = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]  # from, to
 
+
+def not_all(value: Any) -> Any:
+    """Refuse 1.0, which reads as a share and would count one case."""
+    if isinstance(value, float) and value == 1:
+        raise ValueError("found 1.0, expected 1 for one case, a share below 1, or null for all")
+    return value
 
 
 def whole_or_share(value: float) -> float:
@@ -19,7 +25,13 @@ def whole_or_share(value: float) -> float:
     return int(value) if value >= 1 else value
 
 
-Amount = Annotated[float, Field(gt=0), AfterValidator(whole_or_share), PlainSerializer(lambda value: value)]
+Amount = Annotated[
+    float,
+    Field(gt=0),
+    BeforeValidator(not_all),
+    AfterValidator(whole_or_share),
+    PlainSerializer(lambda value: value),
+]
 
 
 class Table(BaseModel):

@@ -62,6 +62,7 @@ def test_a_name_replaces_the_whole_table(recipe: str) -> None:
         (["steps"], ["steps: found no '=', expected key=value"]),
         (["lr=fast"], ['lr: found "fast"']),
         (["unlabelled=1.5"], ["unlabelled: found 1.5, expected a whole number, or a share below 1"]),
+        (["unlabelled=1.0"], ["unlabelled: found 1.0, expected 1 for one case, a share below 1, or null for all"]),
         (["unlabelled=0"], ["unlabelled: found 0, expected greater than 0"]),
     ],
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Studies: one JSON file to many runs and their comparison; planned, run, stopped and continued."""

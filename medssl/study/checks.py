@@ -1,0 +1,189 @@
+"""Is a study sound: what is wrong with its data, and what its arms differ in besides what is asked. Reads splits only."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from medssl.comparison.measures import BESIDE, MEASURES
+from medssl.config import WITHOUT_EFFECT, Finetune, Pretrain, Shared, UNetSettings, encoder_sizes
+from medssl.problems import InputError, Problem, nearest
+from medssl.recipes import shorten
+from medssl.splits import Case, Split, read_split
+from medssl.study.plan import Member, Plan, Run
+from medssl.subsets import take_fold, take_labelled, take_unlabelled
+
+SILENT = {"normalise", "heads", "stem_stride", "stem_pool"}  # sizes that leave no trace in the weights
+
+
+def missing_data(plan: Plan) -> list[Problem]:
+    """The splits and data folders that are not there."""
+    found = []
+    for settings in {(run.settings.split, run.settings.data_root): run.settings for run in plan.runs.values()}.values():
+        root = settings.data_root or settings.split.parent
+        if not settings.split.is_file():
+            found.append(Problem(str(settings.split), "split", "no such file", "a split: medssl split makes one"))
+        elif not root.is_dir():
+            found.append(Problem(str(settings.split), "data_root", str(root), "an existing folder"))
+    return found
+
+
+def data_problems(plan: Plan) -> list[Problem]:
+    """Find what would fail after hours, or make the comparison worthless, where the splits are there to be read."""
+    reading = _Reading()
+    splits = {name: split for name, run in plan.runs.items() if (split := reading.split(run.settings)) is not None}
+    found = [*_measure(plan), *reading.problems, *_unlike_cases(plan, splits), *_seen(plan, splits), *_unlike_encoders(plan)]
+    return list(dict.fromkeys(found))
+
+
+def _measure(plan: Plan) -> Iterator[Problem]:
+    """A measure that no task has."""
+    names = list(dict.fromkeys([*(m.key for of_task in MEASURES.values() for m in of_task), *chain(*BESIDE.values())]))
+    if plan.study.measure is not None and plan.study.measure not in names:
+        near = nearest(plan.study.measure, names)
+        yield Problem(str(plan.file), "measure", plan.study.measure, f"{near!r}?" if near else f"one of {', '.join(names)}")
+
+
+class _Reading:
+    """Splits read once, with the subsets that runs take; gathers what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.whole: dict[tuple[Any, ...], Split | None] = {}
+
+    def split(self, settings: Shared) -> Split | None:
+        key = (settings.split, settings.data_root, settings.fold)
+        if key not in self.whole:
+            self.whole[key] = self.tried(settings)
+        split = self.whole[key]
+        try:
+            if split is not None and isinstance(settings, Finetune):
+                return take_labelled(split, settings.labelled, settings.draw)
+            if split is not None and isinstance(settings, Pretrain):
+                return take_unlabelled(split, settings.unlabelled, settings.seed)
+        except InputError as error:
+            self.problems += error.problems
+        return split
+
+    def tried(self, settings: Shared) -> Split | None:
+        if not settings.split.is_file() or not (settings.data_root or settings.split.parent).is_dir():
+            return None
+        try:
+            split = read_split(settings.split, settings.data_root)
+            return split if settings.fold is None else take_fold(split, settings.fold)
+        except InputError as error:
+            self.problems += error.problems
+            return None
+
+
+def _unlike_cases(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:
+    """Arms that are not judged, or not validated, on the same patients; arms judged on nothing."""
+    for run in plan.runs.values():
+        if run.name in splits and judged(run) and not splits[run.name].part(judged(run)):
+            yield Problem(str(run.settings.split), judged(run), "no cases", "at least one, to judge by")
+    for ours, theirs in _beside_each_other(plan):
+        a, b = plan.runs[ours.run], plan.runs[theirs.run]
+        if a.name in splits and b.name in splits:
+            for parts in dict.fromkeys([("validation", "validation"), (judged(a), judged(b))]):
+                here, there = (_people(splits[run.name].part(part)) for run, part in zip((a, b), parts, strict=True))
+                if here != there:
+                    field, odd = f"{parts[0]} of {ours.arm} and {theirs.arm}", min(here ^ there)
+                    yield Problem(str(plan.file), field, f"{odd[0]} in one only", "the same patients in all arms")
+
+
+def _beside_each_other(plan: Plan) -> Iterator[tuple[Member, Member]]:
+    """Every member of an arm with a member of the first arm that has the same values of the axes which both have."""
+    first = next(iter(plan.study.arms))
+    for member in plan.members:
+        for other in plan.of_arm(first):
+            if member.run != other.run and all(other.axes.get(axis, value) == value for axis, value in member.axes.items()):
+                yield other, member
+                break
+
+
+def _seen(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:
+    """Images of pre-training that an arm which starts from it is judged by."""
+    for run in plan.runs.values():
+        if not isinstance(run.settings, Finetune) or run.settings.allow_seen or run.name not in splits:
+            continue
+        judging = {path: case for case in splits[run.name].part(judged(run)) for path in case.image}
+        for source in _sources(plan, run):
+            seen = [path for case in splits[source].part("pretraining") for path in case.image] if source in splits else []
+            if both := [path for path in seen if path in judging]:
+                expected = "no case that is judged, or allow_seen=true"
+                yield Problem(str(plan.file), f"pretraining of {plan.runs[source].of}", str(both[0]), expected)
+
+
+def _sources(plan: Plan, run: Run) -> list[str]:
+    """The pre-trainings behind a run."""
+    return [*run.needs, *(name for before in run.needs for name in _sources(plan, plan.runs[before]))]
+
+
+def _unlike_encoders(plan: Plan) -> Iterator[Problem]:
+    """Runs whose network can't take the weights that they start from."""
+    for run in plan.runs.values():
+        for before in (plan.runs[name] for name in run.needs):
+            here, there = (_sizes(settings) for settings in (run.settings, before.settings))
+            if here and there and here != there:
+                key = next(key for key in here | there if here.get(key) != there.get(key))
+                found = f"{key} {here.get(key)} in {run.of}"
+                yield Problem(str(plan.file), "network", found, f"{there.get(key)}, as the pre-training {before.of} has it")
+
+
+def _sizes(settings: Shared) -> dict[str, Any]:
+    network = settings.network
+    if isinstance(network, UNetSettings):
+        return {}
+    return {"name": network.name} | {k: v for k, v in encoder_sizes(network).items() if k not in SILENT}
+
+
+def judged(run: Run) -> str:
+    """The part of the split that a run is judged by; none for a pre-training."""
+    return run.settings.judge if isinstance(run.settings, Finetune) else ""
+
+
+def _people(cases: Sequence[Case]) -> set[tuple[str, str]]:
+    return {(case.id, case.patient) for case in cases}
+
+
+def notes(plan: Plan) -> list[str]:
+    """What a reader of the plan should know: arms that differ in more than the start, single seeds, nothing compared."""
+    found = []
+    for arm in plan.study.arms:
+        keys = {(run.settings.seed, getattr(run.settings, "draw", 0)) for run in (plan.runs[m.run] for m in plan.of_arm(arm))}
+        if len(keys) == 1:
+            found.append(f"{arm}: a single seed: the spread between trainings stays unknown")
+    for arm, baseline in plan.study.compare:
+        pairs = list(_pairs(plan, arm, baseline))
+        if not pairs:
+            found.append(f"{arm} against {baseline}: no two runs with the same values of the axes of both")
+        if any(_draws(plan, ours) != _draws(plan, theirs) for ours, theirs in pairs):
+            found.append(f"{arm} against {baseline}: other seeds or draws of labels, so no pairs")
+        found += [f"{arm} against {baseline}: {line}" for line in dict.fromkeys(_differences(plan, pairs))]
+    same = {run: [m.arm for m in plan.members if m.run == run] for run in plan.runs}
+    twins = dict.fromkeys(" and ".join(dict.fromkeys(arms)) for arms in same.values() if len(set(arms)) > 1)
+    return [*dict.fromkeys(found), *(f"{arms} share runs: their settings are the same" for arms in twins)]
+
+
+def _pairs(plan: Plan, arm: str, baseline: str) -> Iterator[tuple[Member, Member]]:
+    for ours in plan.of_arm(arm):
+        for theirs in plan.of_arm(baseline):
+            if all(theirs.axes.get(axis, value) == value for axis, value in ours.axes.items()):
+                yield ours, theirs
+
+
+def _draws(plan: Plan, member: Member) -> tuple[int, int]:
+    settings = plan.runs[member.run].settings
+    return settings.seed, getattr(settings, "draw", 0)
+
+
+def _differences(plan: Plan, pairs: Sequence[tuple[Member, Member]]) -> Iterator[str]:
+    """The settings in which paired runs differ besides where they start."""
+    for ours, theirs in pairs:
+        a, b = (plan.runs[member.run].settings.model_dump(mode="json") for member in (ours, theirs))
+        for key in dict.fromkeys([*a, *b]):
+            if a.get(key) != b.get(key) and key not in WITHOUT_EFFECT | {"encoder", "seed", "draw"}:
+                yield f"{key} differs: {_short(a.get(key))} against {_short(b.get(key))}"
+
+
+def _short(value: Any) -> str:
+    return str(value["name"]) if isinstance(value, dict) and "name" in value else shorten(value)

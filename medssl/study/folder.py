@@ -1,0 +1,148 @@
+"""The folder of a study: the state of every run is its own folder, and nothing else remembers it.
+
+study.json      the study as it was read, its arms and its runs, for the report and for people
+pretrain/ runs/ the run folders
+logs/           what each run's last start said on stderr
+failures.json   the runs that failed in the last start, and why
+summary.json, report.html  as `medssl report` writes them
+"""
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from medssl.atomic import write_atomically
+from medssl.problems import InputError, Problem
+from medssl.run_folder import config_of, finished, refuse_other_settings
+from medssl.study.plan import Plan, Run
+
+PLACES = ("pretrain", "runs")
+
+
+class StudyFolder:
+    """A study's folder, checked against its plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.out = plan, plan.out
+        self._lock: TextIO | None = None
+
+    def check(self) -> None:
+        """Raise InputError where the folder holds runs of other settings, runs that the study has not, or no study."""
+        problems = [*self._strangers(), *self._others()]
+        if problems:
+            raise InputError(problems)
+
+    def open(self, alone: bool) -> None:
+        """Take the folder, alone or beside others that take runs of it, and write the plan; raises as `check` does."""
+        self.check()
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.out / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except OSError as error:
+            found = "a study that another process runs"
+            raise InputError([Problem(str(self.out), "out", found, "a folder that is free")]) from error
+        (self.out / "logs").mkdir(exist_ok=True)
+        content = (json.dumps(content_of(self.plan), indent=1) + "\n").encode()
+        if not (self.out / "study.json").is_file() or (self.out / "study.json").read_bytes() != content:
+            write_atomically(self.out / "study.json", content)
+
+    def path(self, run: Run) -> Path:
+        """The folder of a run."""
+        return self.out / run.name
+
+    def done(self, run: Run) -> bool:
+        """Whether a run is complete."""
+        return finished(self.path(run))
+
+    def started(self, run: Run) -> dict[str, Any]:
+        """The settings that a run was started with; empty where it was not."""
+        return _json(self.path(run) / "config.json")
+
+    def summary(self, run: Run) -> dict[str, Any]:
+        """The figures of a finished run."""
+        return _json(self.path(run) / "summary.json")
+
+    def user(self, run: Run) -> str:
+        """The process that has a run at the moment, on this machine or another one; empty where none has."""
+        try:
+            with (self.path(run) / ".lock").open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return ""
+        except FileNotFoundError:
+            return ""
+        except OSError:
+            return (self.path(run) / ".lock").read_text(errors="replace").strip() or "unknown"
+
+    def log(self, run: Run) -> Path:
+        """The file of what a run says on stderr."""
+        return self.out / "logs" / f"{run.name.replace('/', '-')}.txt"
+
+    def write_failures(self, failures: Mapping[str, str]) -> None:
+        """Keep why runs failed; of a start without a failure no file stays."""
+        if failures:
+            write_atomically(self.out / "failures.json", (json.dumps(failures, indent=1) + "\n").encode())
+        else:
+            (self.out / "failures.json").unlink(missing_ok=True)
+
+    def _strangers(self) -> list[Problem]:
+        """Run folders that this study has not, and a folder that holds anything but a study."""
+        folder = str(self.out)
+        if self.out.exists() and not self.out.is_dir():
+            return [Problem(folder, "out", "a file", "a folder")]
+        here = sorted(path.name for path in self.out.glob("*") if not path.name.startswith("."))
+        if here and not (self.out / "study.json").is_file():
+            return [Problem(folder, "out", f"{here[0]} and no study.json", "an empty folder, or one of this study")]
+        runs = sorted(f"{place}/{path.parent.name}" for place in PLACES for path in (self.out / place).glob("*/config.json"))
+        if strange := [name for name in runs if name not in self.plan.runs]:
+            many = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            expected = "runs of this study alone: another folder, or remove it"
+            return [Problem(folder, "runs", f"{strange[0]}{many}, which is not of this study", expected)]
+        return []
+
+    def _others(self) -> list[Problem]:
+        """Runs that were started with other settings, a line for each kind of difference."""
+        found: dict[tuple[str, str, str], Problem] = {}
+        for run in self.plan.runs.values():
+            before = self.started(run)
+            try:
+                if before:
+                    refuse_other_settings(self.path(run), config_of(run.settings, run.kind) | threads_of(run, before))
+            except InputError as error:
+                found |= {problem[1:]: problem for problem in error.problems if problem[1:] not in found}
+        return list(found.values())
+
+
+def threads_of(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The threads of a started run, which it keeps where the study leaves them open: their number moves last digits."""
+    return {"threads": before["threads"]} if run.settings.threads is None and "threads" in before else {}
+
+
+def content_of(plan: Plan) -> dict[str, Any]:
+    """What study.json holds: the study, the members of each arm with their axes, and the runs."""
+    arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.study.arms}
+    for member in plan.members:
+        arms[member.arm].append({"run": member.run, "axes": member.axes})
+    runs = {
+        run.name: {"kind": run.kind, "of": run.of, "needs": run.needs, "recipe": run.recipe, "settings": run.words}
+        for run in plan.runs.values()
+    }
+    return {
+        "kind": "study",
+        "name": plan.file.stem,
+        "measure": plan.study.measure,
+        "compare": plan.study.compare,
+        "arms": arms,
+        "runs": runs,
+        "study": plan.study.model_dump(mode="json", exclude_unset=True),
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
