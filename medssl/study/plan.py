@@ -14,7 +14,7 @@ from typing import Any
 
 from medssl.config import WITHOUT_EFFECT, Finetune, Pretrain, Shared
 from medssl.problems import InputError, Problem, nearest
-from medssl.recipes import parse, read_settings
+from medssl.recipes import find_recipe, parse, read_settings
 from medssl.study.axes import Point, Value, labels, points, read_axes, settings_at
 from medssl.study.schema import Axes, Study, Trained, source_of
 
@@ -111,14 +111,23 @@ class _Planning:
         for name, entry in entries.items():
             seen, whole = [name], entry
             while whole.like is not None:
-                if whole.like in seen or not self.exists(f"{group}.{name}.like", whole.like, entries.keys() - seen):
+                if not self.exists(f"{group}.{name}.like", whole.like, entries.keys() - seen):
                     break
                 seen.append(whole.like)
                 whole = whole.over(entries[whole.like])
-            if whole.recipe is None:
-                self.problem(f"{group}.{name}.recipe", "nothing", "a path, or a name under recipes/")
+            else:
+                self.check_recipe(f"{group}.{name}.recipe", whole.recipe)
             found[name] = whole
         return found
+
+    def check_recipe(self, where: str, recipe: str | None) -> None:
+        """Note a recipe that is not named or not there."""
+        if recipe is None:
+            return self.problem(where, "nothing", "a path, or a name under recipes/")
+        try:
+            find_recipe(recipe)
+        except InputError as error:
+            self.problem(where, recipe, error.problems[0].expected)
 
     def read_axes(self) -> None:
         """Read all axes: those of the study are the arms', which may replace them."""

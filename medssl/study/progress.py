@@ -38,7 +38,9 @@ class Progress:
         if what == "began":
             self.began[run.name] = (time.monotonic(), self._step(run))
             return
-        if what != "waiting":
+        if what == "stopped":
+            why = f"at step {self._step(run)} of {run.settings.steps}"
+        elif what != "waiting":
             self.ended.add(run.name)
         if what == "done":
             began, step = self.began.get(run.name, (time.monotonic(), run.settings.steps))
@@ -46,7 +48,7 @@ class Progress:
             why = figure(self.folder.summary(run), self.folder.plan.study.measure)
         self.began.pop(run.name, None)
         count, width = f"{len(self.ended):>{len(str(len(self.runs)))}} of {len(self.runs)}", max(len(r.name) for r in self.runs)
-        left = f"; {self.left()} left" if self.left() else ""
+        left = f"; {self.left()} left" if self.left() and what != "stopped" else ""
         tqdm.write(f"{count}  {run.name:<{width}}  {what}: {why}{left}", file=sys.stderr)
 
     def watch(self) -> None:
