@@ -23,6 +23,7 @@ TORCH_FREE = [
     "launch.py",
     "methods/__init__.py",
     "tasks/__init__.py",
+    *[f"study/{name}.py" for name in ("schema", "axes", "plan", "checks", "command")],
     *CONFIG,
     *SPLITTING,
 ]

@@ -99,7 +99,7 @@ def test_a_started_run_keeps_its_threads_and_other_settings_are_refused() -> Non
     opened.path(run).mkdir(parents=True)
     before = config_of(run.settings, run.kind)
     (opened.path(run) / "config.json").write_text(json.dumps(before | {"threads": 7}))
-    assert "rc threads=7" in made(opened, 2)[1][0]
+    assert "ssl_pretrain.py rc threads=7" in made(opened, 2)[1]
     found = refused("lr=0.5")
     assert found == ["out/pretrain/rc: lr: found 0.5, expected 0.001, as the run was started"]
     assert refused("pretrain.rc.settings.workers=4") == []
