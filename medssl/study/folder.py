@@ -3,13 +3,13 @@
 study.json      the study as it was read, its arms and its runs, for the report and for people
 pretrain/ runs/ the run folders
 logs/           what each run's last start said on stderr
-failures.json   the runs that failed in the last start, and why
+failures.json   the runs that failed when they were last started, and why
 summary.json, report.html  as `medssl report` writes them
 """
 
 import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,10 +44,10 @@ class StudyFolder:
         except OSError as error:
             found = "a study that another process runs"
             raise InputError([Problem(str(self.out), "out", found, "a folder that is free")]) from error
-        (self.out / "logs").mkdir(exist_ok=True)
         content = (json.dumps(content_of(self.plan), indent=1) + "\n").encode()
         if not (self.out / "study.json").is_file() or (self.out / "study.json").read_bytes() != content:
             write_atomically(self.out / "study.json", content)
+        (self.out / "logs").mkdir(exist_ok=True)  # after study.json, without which a folder is not the study's
 
     def path(self, run: Run) -> Path:
         """The folder of a run."""
@@ -80,10 +80,11 @@ class StudyFolder:
         """The file of what a run says on stderr."""
         return self.out / "logs" / f"{run.name.replace('/', '-')}.txt"
 
-    def write_failures(self, failures: Mapping[str, str]) -> None:
-        """Keep why runs failed; of a start without a failure no file stays."""
-        if failures:
-            write_atomically(self.out / "failures.json", (json.dumps(failures, indent=1) + "\n").encode())
+    def write_failures(self, failures: Mapping[str, str], runs: Iterable[str]) -> None:
+        """Keep why some of these runs failed, beside what is known of others; without any failure no file stays."""
+        others = {name: why for name, why in _json(self.out / "failures.json").items() if name not in set(runs)}
+        if told := others | dict(failures):
+            write_atomically(self.out / "failures.json", (json.dumps(told, indent=1) + "\n").encode())
         else:
             (self.out / "failures.json").unlink(missing_ok=True)
 

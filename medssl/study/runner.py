@@ -55,6 +55,7 @@ class Runner:
         told: Callable[[str, Run, str], None],
     ) -> None:
         self.folder, self.jobs, self.launcher, self.told = folder, jobs, launcher, told
+        self.names = [run.name for run in runs]
         self.waiting = [run for run in runs if not folder.done(run)]
         self.running: list[Started] = []
         self.failures: dict[str, str] = {}
@@ -63,7 +64,7 @@ class Runner:
 
     def run(self, watch: Callable[[], None] = lambda: None) -> None:
         """Make all runs; on return `failures` and `stopped` say how it went. `watch` is called between looks."""
-        self.folder.write_failures({})
+        self.folder.write_failures({}, self.names)
         with self._forwarding():
             while self.running or (self.waiting and not self.stopped):
                 self._collect()
@@ -124,7 +125,7 @@ class Runner:
 
     def _fail(self, run: Run, why: str, what: str) -> None:
         self.failures[run.name] = why
-        self.folder.write_failures(self.failures)
+        self.folder.write_failures(self.failures, self.names)
         self.told(what, run, why)
 
     @contextmanager

@@ -80,6 +80,8 @@ def test_a_failed_run_is_named_what_needs_it_is_left_out_and_the_rest_is_done(ca
     }
     assert runner.failures == expected == json.loads(Path("out/failures.json").read_text())
     assert "pretrain/rc                      failed: split.json: no such disk" in capsys.readouterr().err
+    opened.write_failures({}, ["pretrain/rc"])  # by a start of this run alone
+    assert json.loads(Path("out/failures.json").read_text()).keys() == expected.keys() - {"pretrain/rc"}
     runner, called = made(opened)  # the next start tries again
     assert names(called) == ["rc", "random-labelled4-seed0", "pretrained-labelled2-seed0", "pretrained-labelled4-seed0"]
     assert not runner.failures
