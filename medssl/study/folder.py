@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medssl.atomic import write_atomically
+from medssl.conditions import differences, telling
 from medssl.problems import InputError, Problem
-from medssl.run_folder import config_of, finished, refuse_other_settings
+from medssl.run_folder import config_of, finished
 from medssl.study.plan import Plan, Run
 
 PLACES = ("pretrain", "runs")
@@ -107,12 +108,10 @@ class StudyFolder:
         """Runs that were started with other settings, a line for each kind of difference."""
         found: dict[tuple[str, str, str], Problem] = {}
         for run in self.plan.runs.values():
-            before = self.started(run)
-            try:
-                if before:
-                    refuse_other_settings(self.path(run), config_of(run.settings, run.kind) | threads_of(run, before))
-            except InputError as error:
-                found |= {problem[1:]: problem for problem in error.problems if problem[1:] not in found}
+            if before := self.started(run):
+                for name, was, now in sorted(differences(telling(before), telling(config_of(run.settings, run.kind)))):
+                    problem = Problem(str(self.path(run)), name, now, f"{was}, as the run was started")
+                    found.setdefault(problem[1:], problem)
         return list(found.values())
 
 
