@@ -126,12 +126,20 @@ def content_of(plan: Plan) -> dict[str, Any]:
     for member in plan.members:
         arms[member.arm].append({"run": member.run, "axes": member.axes})
     runs = {
-        run.name: {"kind": run.kind, "of": run.of, "needs": run.needs, "recipe": run.recipe, "settings": run.words}
+        run.name: {
+            "kind": run.kind,
+            "of": run.of,
+            "axes": run.axes,
+            "needs": run.needs,
+            "recipe": run.recipe,
+            "settings": run.words,
+        }
         for run in plan.runs.values()
     }
     return {
         "kind": "study",
         "name": plan.file.stem,
+        "about": plan.study.about,
         "measure": plan.study.measure,
         "compare": plan.study.compare,
         "arms": arms,

@@ -33,6 +33,7 @@ class Run:
     words: tuple[str, ...]
     settings: Shared
     needs: tuple[str, ...]  # names of runs to be finished before
+    axes: dict[str, str]  # the value of every axis by name, where it was first met
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class _Planning:
         if key not in self.same:
             if folder in self.runs:
                 self.problem(f"{group}.{name}", f"two runs named {folder}", "other names of arms or values")
-            self.same[key] = self.runs[folder] = Run(folder, SCRIPTS[group], name, recipe, words, checked, needs)
+            self.same[key] = self.runs[folder] = Run(folder, SCRIPTS[group], name, recipe, words, checked, needs, labels(point))
         return [(point, self.same[key])]
 
 

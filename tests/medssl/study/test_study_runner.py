@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from study_phantom import SPLIT, changed, planned
 
+from medssl.comparison.planned import read_study
 from medssl.problems import InputError
 from medssl.run_folder import config_of
 from medssl.study.costs import Cost, cost_in, kinds_of
@@ -189,3 +190,12 @@ def test_runs_that_cost_the_same_are_measured_once() -> None:
     cost = cost_in(text)
     assert cost == Cost(pytest.approx(0.19), pytest.approx(0.01), 1.5, 0.25, 0.03, "/a b")
     assert cost_in("something else") is None
+
+
+def test_the_report_reads_what_the_study_writes() -> None:
+    opened = study()
+    read = read_study(opened.out)
+    assert read.about == opened.plan.study.about
+    expected = {(str(opened.path(opened.plan.runs[m.run])), m.arm, tuple(m.axes.items())) for m in opened.plan.members}
+    assert {(str(run.folder), run.arm, tuple(run.axes.items())) for run in read.runs if run.kind == "finetune"} == expected
+    assert [(str(run.folder), run.arm) for run in read.runs if run.kind == "pretrain"] == [("out/pretrain/rc", "rc")]
