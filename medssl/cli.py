@@ -92,6 +92,7 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
     from medssl import slice_command, split_command
+    from medssl.prediction import command as predict_command
 
     if launch.ranks() > 1:
         found = f"{launch.ranks()} processes started for it"
@@ -131,6 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     probe = commands.add_parser("probe", parents=[shared], help="judge a frozen encoder's features on a classification split")
     probe_arguments(probe)
     probe.set_defaults(run=run_probe)
+
+    predict = commands.add_parser(
+        "predict", parents=[shared], help="label maps, classes or numbers of images by a trained run, or by several together"
+    )
+    predict_command.add_arguments(predict)
+    predict.set_defaults(run=predict_command.run)
 
     rates = commands.add_parser(
         "rates", parents=[shared], help="try learning rates on a recipe's data; writes rates.png and rates.json into out="

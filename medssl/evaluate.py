@@ -24,7 +24,7 @@ from medssl.scores.voxels import (
     score_by_case,
     summarise,
 )
-from medssl.windows import label_map
+from medssl.windows import Labels, label_map
 
 __all__ = [
     "EMPTY_CLASS_POLICY",
@@ -77,6 +77,8 @@ def predict_volume(
     batch_size: int = 4,
     autocast: torch.dtype | None = None,
     blend: str = "gaussian",
+    progress: Callable[[int, int], None] | None = None,
+    labels: Labels | None = None,
 ) -> torch.Tensor:
     """Predict the label map (*spatial, on the CPU) of an image (c, *spatial) of any size; see `medssl.windows.label_map`.
 
@@ -97,7 +99,7 @@ def predict_volume(
     network.eval()
     try:
         inputs = image.as_subclass(torch.Tensor).to(device, torch.float32)
-        return label_map(forward, inputs, window, overlap, batch_size, blend)
+        return label_map(forward, inputs, window, overlap, batch_size, blend, progress, labels)
     finally:
         network.train(was_training)
 

@@ -17,6 +17,7 @@ from medssl.engine import train
 from medssl.freezing import Freezing
 from medssl.loaders import Crops, training_loader
 from medssl.modalities import lacking, lacking_lines
+from medssl.model_file import describe, save_model
 from medssl.optimisers import parameter_groups
 from medssl.parallel import spread
 from medssl.plan import adapted_channels, differences, plan_of, save_encoder, seen_before
@@ -145,13 +146,14 @@ def finish(
     """Judge the chosen weights once on the part that is reported, and write scores, summary and report."""
     if settings.checkpoint == "best":
         task.network.load_state_dict(checkpoint.load_best(run.folder, progress.best_step)["model"])
+    step = progress.best_step if settings.checkpoint == "best" else progress.step
     if task.encoder is not None:
-        step = progress.best_step if settings.checkpoint == "best" else progress.step
         save_encoder(run, task.encoder, plan_of(settings, split, store, step))
     began = time.monotonic()
     scores = task.judge(run, store, compute)
     for line in (found := scores.pop("warnings", [])):
         run.say(line)
+    save_model(run, task.network, describe(settings, split, store, step, scores))
     summary = summary_of(settings, split, store, task, progress) | scores | {"warnings": warnings + found + progress.warnings}
     summary |= costs_of(settings, compute, progress)
     run.write_json("summary.json", summary | {"judging_seconds": round(time.monotonic() - began, 1)})

@@ -65,7 +65,26 @@ def prepared_case(
     labels: bool,
     mask: Volume | None = None,
 ) -> Prepared | list[Problem]:
-    """Check and prepare a case that has been read."""
+    """Check and prepare a case that has been read, with positions to draw crops from."""
+    found = checked_case(split, case, geometry, volume, label, files, labels, mask)
+    if isinstance(found, list):
+        return found
+    shaped, values = found
+    places = positions(case.id, values, shaped.arrays.get("label"), shaped.attributes["classes"], geometry)
+    return shaped._replace(arrays={**shaped.arrays, **places})
+
+
+def checked_case(
+    split: Split,
+    case: Case,
+    geometry: Geometry,
+    volume: Volume,
+    label: Volume | None,
+    files: list[tuple[str, str]],
+    labels: bool,
+    mask: Volume | None = None,
+) -> tuple[Prepared, NDArray[np.float32]] | list[Problem]:
+    """Check and prepare a case that has been read; gives also the intensities (c, *spatial) of the channels it has."""
     if volume.array.ndim - 1 != geometry.spatial_dims:
         found, expected = f"{volume.array.ndim - 1}D", f"{geometry.spatial_dims}D, as crop_size has"
         return [Problem(str(case.image[0]), "image", found, expected)]
@@ -95,7 +114,7 @@ def prepared_case(
         "files": files,
         "missing": case.missing,
     }
-    return Prepared(arrays | positions(case.id, values, classes, attributes["classes"], geometry), attributes)
+    return Prepared(arrays, attributes), values
 
 
 def compact(volume: Volume) -> Volume:

@@ -27,7 +27,8 @@ from medssl.stopping import Finished
 
 FILES = (
     "config.json", "environment.json", "split.json", "log.txt", "metrics.jsonl", "progress.png", "checkpoint_latest.pt",
-    "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json", "views.npz", "embeddings.npz",
+    "checkpoint_previous.pt", "checkpoint_best.pt", "encoder.safetensors", "encoder.json",
+    "model.safetensors", "model.json", "views.npz", "embeddings.npz",
     "predictions.csv", "predictions.npz", "summary.json", "report.html",
     "trace.json.gz", ".lock",
 )  # fmt: skip

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
-
-from networks.features import Encoder
+from torch import Tensor, nn
 
 PLAN = "medssl_plan"  # the plan's key in the metadata of a safetensors file
 
@@ -57,9 +55,9 @@ def read_plan(path: Path) -> dict[str, Any] | None:
     return plan if isinstance(plan, dict) else None
 
 
-def write_weights(path: Path, encoder: Encoder, plan: Mapping[str, Any]) -> None:
-    """Write the encoder as safetensors with exactly its own keys and the plan in the metadata."""
-    state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+def write_weights(path: Path, network: nn.Module, plan: Mapping[str, Any]) -> None:
+    """Write an encoder or a whole network as safetensors with exactly its own keys and the plan in the metadata."""
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     path.write_bytes(save(state, metadata={PLAN: json.dumps(plan)}))  # save_file would let nobody else read it
 
 

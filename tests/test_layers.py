@@ -24,6 +24,8 @@ TORCH_FREE = [
     "methods/__init__.py",
     "tasks/__init__.py",
     *[f"study/{name}.py" for name in ("schema", "axes", "plan", "checks", "command")],
+    "prediction/__init__.py",
+    "prediction/command.py",
     *CONFIG,
     *SPLITTING,
 ]

@@ -21,7 +21,7 @@ from medssl.readers.dicom_pixels import pixel_type, read_pixels, refuse_pixels
 from medssl.readers.dicom_stack import Frame, frames, refuse_spacing, stack
 from medssl.readers.image import MAX_VOXELS, Affine, Header, ReadError, Volume, lengths, refuse_shape
 
-__all__ = ["SUFFIXES", "Series", "find_series", "header", "image", "split_path"]
+__all__ = ["SUFFIXES", "Series", "files_in_order", "find_series", "header", "image", "split_path"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ def image(path: Path, label: bool = False) -> Volume:
             array[k] = pixels
     array = np.moveaxis(array, -1, 0) if header.channels == 3 else array.T[None] if array.ndim == 3 else array[None]
     return Volume(np.ascontiguousarray(array), slope, intercept, header.affine)
+
+
+def files_in_order(path: Path) -> list[Path]:
+    """The files of a case in the order of its slices, each once; raises ReadError."""
+    return list(dict.fromkeys(file.path for file, _, _ in _layout(path).order))
 
 
 def split_path(path: Path) -> tuple[Path, str | None]:

@@ -96,11 +96,12 @@ class Classification:
     def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:
         cases, labels = self.split.part(self.settings.judge), self.split.labels
         with tqdm(total=len(cases), desc=f"judging {self.settings.judge}", unit="case", disable=None) as bar:
-            rows = [row for row in self.predict(store, cases, compute) if bar.update() or True]
+            rows = [row for row in self.predict(store, cases, compute, 1) if bar.update() or True]
         write_atomically(run.path("predictions.csv"), predictions_csv(rows, labels))
         with atomic_path(run.path("predictions.npz")) as temporary:
             np.savez_compressed(temporary, **self.shown(store, cases, rows))
-        known = [] if self.settings.judge == "validation" else list(self.predict(store, self.split.part("validation"), compute))
+        held = () if self.settings.judge == "validation" else self.split.part("validation")
+        known = list(self.predict(store, held, compute, 1))
         scores = summarise_classes(rows, labels) | {"calibration": summarise_calibration(rows, known)}
         pixels = judge_pixels(self.settings, self.split, store)
         ours, theirs = scores["balanced_accuracy"], pixels["balanced_accuracy"]
@@ -121,9 +122,9 @@ class Classification:
     def headline(self, scores: dict[str, Any]) -> str:
         return f"balanced accuracy {scores['balanced_accuracy']:.4f}, accuracy {scores['accuracy']:.4f}"
 
-    def predict(self, store: Store, cases: Sequence[Case], compute: Compute) -> Iterator[Judged]:
+    def predict(self, store: Store, cases: Sequence[Case], compute: Compute, batch_size: int | None = None) -> Iterator[Judged]:
         """Give each case's probabilities in order; RunError where the network's output is not finite."""
-        for case, logits in outputs(self.network, store, cases, self.settings, compute):
+        for case, logits in outputs(self.network, store, cases, self.settings, compute, batch_size):
             probabilities = log_probabilities(logits, self.settings.loss).exp()
             yield Judged(case.id, case.patient, class_of(case), tuple(probabilities.tolist()))
 

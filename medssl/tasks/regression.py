@@ -91,7 +91,7 @@ class Regression:
     def judge(self, run: RunFolder, store: Store, compute: Compute) -> dict[str, Any]:
         cases = self.split.part(self.settings.judge)
         with tqdm(total=len(cases), desc=f"judging {self.settings.judge}", unit="case", disable=None) as bar:
-            rows = [row for row in self.predict(store, cases, compute) if bar.update() or True]
+            rows = [row for row in self.predict(store, cases, compute, 1) if bar.update() or True]
         write_atomically(run.path("predictions.csv"), estimates_csv(rows))
         with atomic_path(run.path("predictions.npz")) as temporary:
             np.savez_compressed(temporary, **self.shown(store, cases, rows))
@@ -114,9 +114,11 @@ class Regression:
     def headline(self, scores: dict[str, Any]) -> str:
         return f"MAE {scores['mae']:.4g}, R2 {'none' if scores['r2'] is None else format(scores['r2'], '.4f')}"
 
-    def predict(self, store: Store, cases: Sequence[Case], compute: Compute) -> Iterator[Estimate]:
+    def predict(
+        self, store: Store, cases: Sequence[Case], compute: Compute, batch_size: int | None = None
+    ) -> Iterator[Estimate]:
         """Give each case's number in order; RunError where the network's output is not finite."""
-        for case, told in outputs(self.network, store, cases, self.settings, compute):
+        for case, told in outputs(self.network, store, cases, self.settings, compute, batch_size):
             yield Estimate(case.id, case.patient, number_of(case), self.number(told[None]).item())
 
     def constants(self) -> list[dict[str, Any]]:
