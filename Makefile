@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := limits views batch_views crops losses step finetune_step windows estimate loop ranks intervals
+BENCHMARKS := limits views batch_views crops losses step finetune_step windows predict estimate loop ranks intervals
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

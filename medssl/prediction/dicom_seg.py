@@ -11,7 +11,7 @@ import numpy as np
 from medssl import __version__
 from medssl.prediction.model import Model
 from medssl.prediction.predict import Prediction, Segmented
-from medssl.problems import InputError, Problem
+from medssl.problems import InputError, Problem, first_line
 from medssl.readers import location
 from medssl.readers.dicom import files_in_order
 from medssl.readers.dicom_folder import has_mark
@@ -37,6 +37,15 @@ def is_dicom(path: Path) -> bool:
 
 def write_dicom_seg(path: Path, prediction: Prediction, found: Segmented, model: Model) -> None:
     """Write the classes above 0 of a DICOM case as binary segments; raises InputError for a case of other files."""
+    try:
+        segmentation_of(prediction, found, model).save_as(path)
+    except (AttributeError, ValueError, TypeError) as error:  # what highdicom raises for tags that it needs
+        place = str(prediction.case.image[0])
+        raise InputError([Problem(place, "--dicom-seg", first_line(error), "the tags of a whole DICOM series")]) from error
+
+
+def segmentation_of(prediction: Prediction, found: Segmented, model: Model) -> Any:
+    """Make highdicom's segmentation; raises as `write_dicom_seg`, and what highdicom raises."""
     source = prediction.case.image[0]
     if len(prediction.case.image) > 1 or not is_dicom(source):
         expected = "one DICOM series or file: a DICOM segmentation refers to it"
@@ -49,7 +58,9 @@ def write_dicom_seg(path: Path, prediction: Prediction, found: Segmented, model:
     by = highdicom.AlgorithmIdentificationSequence(
         name=f"medssl {model.name}"[:NAME], version=__version__, family=_code("113076", "DCM", "Segmentation")
     )
-    segmentation = highdicom.seg.Segmentation(
+    for image in images:  # which highdicom asks for, and anonymisers take away
+        image.setdefault("SliceThickness", prediction.grid.spacing[-1] if labels.shape[0] > 1 else 1.0)
+    return highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=labels.astype(np.uint8 if len(model.labels) <= 256 else np.uint16),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
@@ -66,7 +77,6 @@ def write_dicom_seg(path: Path, prediction: Prediction, found: Segmented, model:
         content_description="research use only",
         series_description=f"medssl {model.name}, research use only"[:NAME],
     )
-    segmentation.save_as(path)
 
 
 def _segment(k: int, name: str, by: Any) -> Any:

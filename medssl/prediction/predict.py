@@ -89,7 +89,7 @@ class Prediction:
     found: Segmented | Told
     warnings: list[str]
     seconds: dict[str, float]
-    hashes: dict[str, str]  # SHA-256 of every file of the input, of a series that of all its files
+    hashes: list[tuple[str, str]]  # every file's name and SHA-256; of a series that of all its files
     content: str  # SHA-256 of the intensities
     prepared: tuple[int, ...]  # the shape that the network saw
 
@@ -121,7 +121,7 @@ def predict_case(
     words = (models, image, entry, grid, options, progress)
     found: Segmented | Told = segmented(*words) if model.task == "segmentation" else told(models, image, entry, options)
     seconds = {"reading": ready - began, "predicting": time.perf_counter() - ready}
-    hashes = {path.name: file_hash(path) for path in case.image}
+    hashes = [(path.name, file_hash(path)) for path in case.image]
     return Prediction(case, grid, volume, found, warnings, seconds, hashes, entry.content, entry.shape)
 
 

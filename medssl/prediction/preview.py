@@ -64,7 +64,8 @@ def segmentation_preview(model: Model, prediction: Prediction, found: Segmented)
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=9, frameon=False)
     told = "" if handles else ", nothing was found"
-    figure.suptitle(literal(f"{prediction.case.id}{told}. {RESEARCH}"), fontsize=8)
+    sides = " Radiological convention: the patient's right is on the left." if volume else ""
+    figure.suptitle(literal(f"{prediction.case.id}{told}. {RESEARCH}{sides}"), fontsize=8)
     return png(figure, dark=True)
 
 

@@ -205,7 +205,11 @@ def run_report(models: Sequence[Model], prediction: Prediction, options: Options
             }
             for one in models
         ],
-        "input": {"files": prediction.hashes, "content": prediction.content, "channels_missing": list(prediction.case.missing)},
+        "input": {
+            "files": [{"name": name, "sha256": digest} for name, digest in prediction.hashes],
+            "content": prediction.content,
+            "channels_missing": list(prediction.case.missing),
+        },
         "preparation": {name: model.description["settings"].get(name) for name in AGREED_SETTINGS},
         "prepared_shape": list(prediction.prepared),
         "options": asdict(options) | {"overlap": model.settings.overlap},
