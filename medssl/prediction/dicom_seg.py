@@ -3,6 +3,7 @@
 Classes have codes of this program's own scheme, 99MEDSSL, as names of classes are free words; the names stand beside them.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def is_dicom(path: Path) -> bool:
 def write_dicom_seg(path: Path, prediction: Prediction, found: Segmented, model: Model) -> None:
     """Write the classes above 0 of a DICOM case as binary segments; raises InputError for a case of other files."""
     try:
-        segmentation_of(prediction, found, model).save_as(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it shows the names of patients that are not written as it likes
+            segmentation_of(prediction, found, model).save_as(path)
     except (AttributeError, ValueError, TypeError) as error:  # what highdicom raises for tags that it needs
         place = str(prediction.case.image[0])
         raise InputError([Problem(place, "--dicom-seg", first_line(error), "the tags of a whole DICOM series")]) from error

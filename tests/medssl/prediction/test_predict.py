@@ -212,6 +212,7 @@ def test_a_model_needs_nothing_but_its_file(segmenter: Path, tmp_path: Path, mod
     assert loaded.sha256 == model.sha256
 
 
+@pytest.mark.slow
 def test_channels_may_be_missing(trained: Callable[..., Path], tmp_path: Path) -> None:
     from medssl.splits import write_split
 

@@ -99,6 +99,7 @@ def test_a_number_has_its_name(regressor: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/preview.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_dicom_segmentation_is_read_back(segmenter: Path, tmp_path: Path) -> None:
     highdicom = pytest.importorskip("highdicom")
     pixels = np.random.default_rng(0).integers(-200, 400, (32, 33, 34)).astype(np.int16)
@@ -204,6 +205,7 @@ def test_channels_are_found_by_number_or_name(tmp_path: Path) -> None:
         find_cases("a,b,c", ["flair", "T1"])
 
 
+@pytest.mark.slow
 def test_a_picture_gets_an_indexed_picture(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from medssl.synth import make_dataset
 
