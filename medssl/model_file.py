@@ -30,7 +30,7 @@ FORMAT = 1
 # What a run was told about this machine and its training, and no user of the network needs.
 OF_THE_RUN = {
     *("follows", "expect", "takes", "split", "data_root", "store", "out", "overwrite", "encoder", "fold", "allow_seen"),
-    *("workers", "threads", "device", "shard", "recompute", "compile", "checkpoint_every"),
+    *("workers", "threads", "device", "shard", "recompute", "compile", "checkpoint_every", "checkpoint_minutes"),
 }
 EXTREMES = (0.5, 50.0, 99.5)  # percentiles of an image that are compared with those of the training images
 EXPECTED = f"a finished fine-tuning with {MODEL}, as this version writes it"

@@ -80,8 +80,8 @@ def whole_preview(model: Model, prediction: Prediction, found: Told) -> bytes:
         bars(right, model.labels, found)
     else:
         right.axis("off")
-        told = literal(f"{model.target}\n{found.predicted:.5g}")
-        right.text(0.5, 0.5, told, ha="center", va="center", fontsize=20, wrap=True)
+        right.text(0.5, 0.6, literal(model.target), ha="center", va="center", fontsize=14, wrap=True)
+        right.text(0.5, 0.45, f"{found.predicted:.5g}", ha="center", va="center", fontsize=24)
     figure.suptitle(literal(f"{prediction.case.id}. {RESEARCH}"), fontsize=8)
     return png(figure, dark=True)
 
