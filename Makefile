@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTEST)
 
-# The long proof that a killed run loses nothing: kill -9 at every kind of moment, half an hour on two cores.
+# The long proof that a killed run loses nothing: kill -9 at every kind of moment, about 20 minutes on two cores.
 test-kill: $(INSTALLED)
 	$(PYTEST) -m kill tests/medssl/kill
 
