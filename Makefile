@@ -7,7 +7,7 @@ BENCHMARKS := limits views batch_views crops losses step finetune_step windows p
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: install demo test test-kill check bench hippocampus figshare alzheimer tumour_types progression clean
+.PHONY: install demo test test-kill check audit bench hippocampus figshare alzheimer tumour_types progression clean
 
 install: $(INSTALLED)
 
@@ -38,6 +38,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -m 'not slow'
+
+# Known vulnerabilities in the pinned versions; asks a service on the network, and fails where it can't.
+audit: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$(sed -n 's/^ *\(pip-audit.*\)/\1/p' setup.cfg)"
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 # Every benchmark beside what a user would run instead, about an hour on two quiet cores; tables and JSON in runs/bench.
 bench: $(INSTALLED)

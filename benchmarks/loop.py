@@ -149,7 +149,7 @@ def refuse_other_crops(recipe: dict[str, Any], given: Path) -> None:
     """Stop where our run did not validate on the given crops and views."""
     again = given.with_name("again.pt")
     prepare(recipe, again)  # from the run's own store
-    one, other = (torch.load(path)["batches"] for path in (given, again))
+    one, other = (torch.load(path, weights_only=True)["batches"] for path in (given, again))
     if not all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a):
         raise SystemExit("error: both sides did not validate on the same crops")
 

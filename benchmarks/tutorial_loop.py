@@ -43,7 +43,11 @@ Recipe = dict[str, Any]
 
 def main() -> None:
     """Train from the first step to the last."""
-    recipe, given, out = json.loads(Path(sys.argv[1]).read_text()), torch.load(sys.argv[2]), Path(sys.argv[3])
+    recipe, given, out = (
+        json.loads(Path(sys.argv[1]).read_text()),
+        torch.load(sys.argv[2], weights_only=True),
+        Path(sys.argv[3]),
+    )
     torch.set_num_threads(recipe["threads"])
     set_determinism(recipe["seed"])
     device = torch.device(recipe["device"])

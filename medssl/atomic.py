@@ -36,8 +36,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _sync(temporary, os.O_RDWR)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)) and error.errno:
+            raise OSError(error.errno, error.strerror, str(target)) from error  # the name that says something
         raise
     _sync(target.parent, os.O_RDONLY)
 

@@ -1,6 +1,7 @@
 """The commands: `medssl ...` and what both scripts share. Nothing heavy is imported before it is needed.
 
-Exit codes: 0 done, 1 failed while running, 2 wrong usage, settings or data, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 1 failed while running, 2 wrong usage, settings or data, 75 out of time by --max-hours, 130 Ctrl-C,
+143 SIGTERM.
 """
 
 import argparse
@@ -12,8 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medssl import __version__, launch
-from medssl.problems import InputError, Problem, RunError, failure
-from medssl.stopping import Elsewhere, Finished, Stopped
+from medssl.deadline import Deadline
+from medssl.problems import InputError, Problem, RunError, failure, is_rank_gone
+from medssl.signals import listening
+from medssl.stopping import Elsewhere, Finished, OutOfTime, Stopped
 
 WAIT = 3.0  # seconds that a rank stays which ends because another one does: a launcher then kills those that still speak
 USES = {  # of networks, by how their names begin
@@ -27,7 +30,7 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     """Run ssl_pretrain.py or ssl_finetune.py; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog=f"ssl_{kind}.py",
-        usage=f"python ssl_{kind}.py RECIPE [key=value ...] [--resume] [--dry-run] [--profile]",
+        usage=f"python ssl_{kind}.py RECIPE [key=value ...] [--resume] [--dry-run] [--profile] [--max-hours H]",
         description=f"{'Pre-train an encoder' if kind == 'pretrain' else 'Fine-tune on labelled cases'} by a recipe.",
         epilog=None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,6 +50,12 @@ def script(kind: str, arguments: Sequence[str] | None = None) -> int:
         "--profile",
         action="store_true",
         help="trace steps 3 to 5 of this start into trace.json.gz of the run, and list what costs most",
+    )
+    parser.add_argument(
+        "--max-hours",
+        type=hours,
+        metavar="H",
+        help="end within H hours of the start, after a whole step, and exit with 75: not done yet, --resume goes on",
     )
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -77,16 +86,16 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
         return
     from medssl.processes import started
 
-    resume = options.resume or options.resume_loose
+    resume, deadline = options.resume or options.resume_loose, Deadline(options.max_hours, began)
     with started(settings.device):
         if isinstance(settings, Pretrain):
             from medssl.pretrain import pretrain
 
-            pretrain(settings, resume, options.profile, options.resume_loose)
+            pretrain(settings, resume, options.profile, options.resume_loose, deadline)
         elif isinstance(settings, Finetune):
             from medssl.finetune import finetune
 
-            finetune(settings, resume, options.profile, options.resume_loose)
+            finetune(settings, resume, options.profile, options.resume_loose, deadline)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,6 +248,13 @@ def study_arguments(study: argparse.ArgumentParser) -> None:
     )
 
 
+def hours(text: str) -> float:
+    """A time that a job can last."""
+    if not 0 < float(text) <= 24 * 366:
+        raise ValueError(text)
+    return float(text)
+
+
 def millimetres(text: str) -> float:
     """A length that a voxel can have."""
     if not 1e-3 <= float(text) <= 1e3:
@@ -249,7 +265,8 @@ def millimetres(text: str) -> float:
 def guarded(work: Callable[[], object], debug: bool = False) -> int:
     """Do the work; put errors into one line each on stderr and give the exit code."""
     try:
-        work()
+        with listening():
+            work()
     except Elsewhere as other:
         time.sleep(WAIT)
         return other.exit_code
@@ -261,15 +278,18 @@ def guarded(work: Callable[[], object], debug: bool = False) -> int:
         return 2
     except Finished as done:
         print(done, file=sys.stderr)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.exit_code
+    except (Stopped, OutOfTime) as end:
+        if launch.rank() == 0:
+            print(end, file=sys.stderr)
+        return end.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except (RunError, OSError, MemoryError, RuntimeError) as error:
         if debug:
             raise
+        if is_rank_gone(error):
+            time.sleep(WAIT)  # the rank itself has said why, and the launcher ends this one in the meantime
         print(f"error: {failure(error)}", file=sys.stderr)
         return 1
     return 0

@@ -24,6 +24,7 @@ from medssl.scores.voxels import (
     score_by_case,
     summarise,
 )
+from medssl.signals import give_way
 from medssl.windows import Labels, label_map
 
 __all__ = [
@@ -90,6 +91,7 @@ def predict_volume(
     device = next(network.parameters(), image).device
 
     def forward(crops: torch.Tensor) -> torch.Tensor:
+        give_way()
         # A forward uses each weight once: its bfloat16 copy need not outlive the layer.
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None, cache_enabled=False):
             logits: torch.Tensor = network(crops)

@@ -11,6 +11,7 @@ from medssl.conditions import data_of
 from medssl.config import Finetune
 from medssl.config.networks import title_of
 from medssl.data import load_data, split_of, split_warnings
+from medssl.deadline import Deadline
 from medssl.depth import scaled_parts
 from medssl.device import Compute, choose
 from medssl.engine import train
@@ -37,7 +38,9 @@ from medssl.training import Training
 from medssl.wall_clock import costs_of
 
 
-def finetune(settings: Finetune, resume: bool = False, profile: bool = False, loose: bool = False) -> None:
+def finetune(
+    settings: Finetune, resume: bool = False, profile: bool = False, loose: bool = False, deadline: Deadline | None = None
+) -> None:
     """Run a fine-tuning from its settings to its report; raises InputError before anything is written.
 
     A run is resumed under the conditions that it was made with, or, `loose`, under others too.
@@ -54,7 +57,7 @@ def finetune(settings: Finetune, resume: bool = False, profile: bool = False, lo
             warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
         for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:
             run.say(line)
-        progress = train(run, settings, compute, training_of(settings, compute, split, store, task), profile)
+        progress = train(run, settings, compute, training_of(settings, compute, split, store, task), profile, deadline)
         if part():
             task = whole_again(run, settings, split, compute) if settings.shard else task
             finish(run, settings, compute, split, store, task, progress, warnings)

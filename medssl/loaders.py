@@ -4,10 +4,10 @@ Every draw comes from (seed, purpose, epoch, place, crop), so the data of a step
 after a resume in the middle of an epoch and on any number of ranks. Axis letters: b batch, c channel, then space.
 """
 
-import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from medssl.config import Finetune, Percentiles, Pretrain, Shared
 from medssl.evaluate import LabelledImage
-from medssl.problems import SampleError, first_line
+from medssl.problems import SampleError, first_line, wants_memory
 from medssl.processes import dealt
 from medssl.ranks import rank, world_size
+from medssl.signals import deafen, give_way
 from medssl.splits import Case
 from medssl.store import Entry, Extent, Store
 from transforms.crop import foreground_start, pad_to, random_start
@@ -71,11 +72,8 @@ class Crops(Dataset[Item]):
         epoch, position = divmod(place, len(self.cases))
         case = self.cases[int(self.order(epoch)[position]) if self.purpose == TRAINING else position]
         draws = np.random.SeedSequence([self.settings.seed, self.purpose, epoch, position, crop])
-        try:
+        with naming(case):
             return self.item(case, self.store.entries[case.id], draws, out)
-        except Exception as error:
-            file = case.image[0] if case.image else "made up"
-            raise SampleError(f"case {case.id} ({file}): {first_line(error)}") from error
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The numbers of the cases at an epoch's places, drawn once an epoch."""
@@ -145,13 +143,8 @@ def training_loader(crops: Crops, start: int) -> "DataLoader[Item]":
     pinned = torch.cuda.is_available()
     return DataLoader(
         crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=pinned, collate_fn=collate,
-        worker_init_fn=ignore_stops,
+        worker_init_fn=deafen,
     )  # fmt: skip
-
-
-def ignore_stops(worker: int) -> None:
-    """Let a worker live when all processes of a run are told to stop, as torchrun does: its step is taken to its end."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def validation_loader(crops: Crops, most: int | None = None) -> "DataLoader[Item]":
@@ -197,10 +190,24 @@ def joined(tensors: Sequence[Tensor]) -> Tensor:
 def whole_images(store: Store, cases: Sequence[Case], settings: Shared) -> Iterator[LabelledImage]:
     """Give whole prepared cases with their labels, one at a time."""
     for case in cases:
-        entry = store.entries[case.id]
-        image = scaled(torch.from_numpy(store.array(entry.image)), entry, settings)
-        label = np.zeros(entry.shape, np.uint8) if entry.label is None else store.array(entry.label)[0].copy()
+        give_way()
+        with naming(case):
+            entry = store.entries[case.id]
+            image = scaled(torch.from_numpy(store.array(entry.image)), entry, settings)
+            label = np.zeros(entry.shape, np.uint8) if entry.label is None else store.array(entry.label)[0].copy()
         yield LabelledImage(entry.id, entry.patient, image, torch.from_numpy(label), entry.spacing)
+
+
+@contextmanager
+def naming(case: Case) -> Iterator[None]:
+    """Within the block an error becomes one that names the case; for want of memory no case is to blame."""
+    try:
+        yield
+    except Exception as error:
+        if wants_memory(error):
+            raise
+        file = case.image[0] if case.image else "made up"
+        raise SampleError(f"case {case.id} ({file}): {first_line(error)}") from error
 
 
 def load(store: Store, entry: Entry, settings: Shared, start: NDArray[np.int64], out: Tensor | None = None) -> Tensor:

@@ -229,7 +229,7 @@ def write_shards(
         if live < len(index.entries) or found.store.shards[number].state[0] < shard_bytes / 2:
             again.add(number)
     copied = [entry for entry in kept if entry.image.shard in again]
-    check_room(path, fresh, sum(array_bytes(found.store, entry) for entry in copied), wanted.geometry)
+    check_room(path, fresh, sum(array_bytes(entry) for entry in copied), wanted.geometry)
     problems: list[Problem] = []
 
     def prepared() -> Iterator[Prepared]:
@@ -257,9 +257,9 @@ def write_shards(
     return problems
 
 
-def array_bytes(store: Store, entry: Entry) -> int:
+def array_bytes(entry: Entry) -> int:
     """The size of a case in the store."""
-    return sum(store.array(extent).nbytes for extent in entry.arrays.values())
+    return sum(extent.bytes for extent in entry.arrays.values())
 
 
 def write_shard(path: Path, head: tuple[str, int, Geometry], cases: Iterator[Prepared], shard_bytes: int) -> None:

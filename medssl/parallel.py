@@ -100,10 +100,12 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
-    yield
-    for module in sharded:
-        module.set_reshard_after_forward(module is not model, recurse=False)
-        module.reshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.set_reshard_after_forward(module is not model, recurse=False)
+            module.reshard()
 
 
 def full(state: Any) -> Any:

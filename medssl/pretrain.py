@@ -16,6 +16,7 @@ from medssl.atomic import atomic_path
 from medssl.conditions import data_of
 from medssl.config import JointViews, Pretrain
 from medssl.data import load_data, split_of, split_warnings
+from medssl.deadline import Deadline
 from medssl.device import Compute, choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
 from medssl.engine import train
@@ -41,6 +42,7 @@ from medssl.ranks import alone, gathered
 from medssl.regions import region_line
 from medssl.reports.report import write_report
 from medssl.run_folder import RunFolder
+from medssl.signals import give_way
 from medssl.splits import Split
 from medssl.store import Store
 from medssl.training import Batch, Training, to_device
@@ -54,7 +56,9 @@ SHOWN = 4  # crops in the figure of the views
 WATCHED = 1024  # validation crops whose features are watched
 
 
-def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False, loose: bool = False) -> None:
+def pretrain(
+    settings: Pretrain, resume: bool = False, profile: bool = False, loose: bool = False, deadline: Deadline | None = None
+) -> None:
     """Run a pre-training from its settings to its report; raises InputError before anything is written.
 
     A run is resumed under the conditions that it was made with, or, `loose`, under others too.
@@ -67,7 +71,7 @@ def pretrain(settings: Pretrain, resume: bool = False, profile: bool = False, lo
             run.say(line)
         if loaded:
             run.say(f"encoder {settings.encoder}: {loaded}")
-        progress = train(run, settings, compute, training_of(settings, compute, split, store, method), profile)
+        progress = train(run, settings, compute, training_of(settings, compute, split, store, method), profile, deadline)
         if part():
             method = whole_again(run, settings, split).to(compute.device) if settings.shard else method
             finish(run, settings, compute, split, store, method, progress, loaded)
@@ -212,7 +216,9 @@ def fixed_crops(settings: Pretrain, compute: Compute, split: Split, store: Store
 
 def on_device(crops: Crops, compute: Compute, most: int | None = None) -> Iterator[Batch]:
     """The validation batches on the device, with their views: those of this rank, of all or of the first with `most` crops."""
-    return (with_views(crops.transform, to_device(batch, compute.device)) for batch in validation_loader(crops, most))
+    for batch in validation_loader(crops, most):
+        give_way()
+        yield with_views(crops.transform, to_device(batch, compute.device))
 
 
 def embedded(method: Method, fixed: Crops, compute: Compute) -> NDArray[np.float32]:

@@ -1,6 +1,8 @@
 """What is wrong with an input, in one line: file, field, what was found, what was expected."""
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -92,12 +94,44 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
+def wants_memory(error: BaseException) -> bool:
+    """Whether there was no memory left: of Python, numpy, torch or the system."""
+    if isinstance(error, RunError):  # which has said so
+        return False
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on a GPU
+    told = ("DefaultCPUAllocator", "Caught MemoryError", "Caught _ArrayMemoryError")  # torch's, and of numpy's from a worker
+    return named or getattr(error, "errno", None) == errno.ENOMEM or any(words in str(error) for words in told)
+
+
+def wanted_memory(error: BaseException) -> str:
+    """How much was wanted at once, where the error says so."""
+    found = re.search(r"allocate ([\d.]+ ?[A-Za-z]+)", str(error))
+    return f"{found[1]} wanted at once" if found else first_line(error)
+
+
+def is_rank_gone(error: BaseException) -> bool:
+    """Whether torch tells, in the words of what ranks talk by, that another rank is gone."""
+    return any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
+
+
 def failure(error: BaseException) -> str:
     """One line on why a run failed."""
     if isinstance(error, RunError):
         return _shorten(printable(str(error)), LONGEST)
+    if wants_memory(error):
+        return f"out of memory ({wanted_memory(error)}): smaller crops, a smaller batch_size or fewer workers need less"
+    if isinstance(error, OSError) and error.filename is not None:
+        return _shorten(printable(f"{error.filename}: found {error.strerror}, expected to read or write it"), LONGEST)
     if str(error).startswith("DataLoader worker"):  # torch's words for a worker that is gone
-        return f"found {first_line(error).rstrip('. ')}, expected it to live; memory may be short: fewer workers= need less"
-    if any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup")):  # their words for a rank that is gone
+        return worker_gone(str(error))
+    if is_rank_gone(error):
         return "found another rank gone, expected it to live; what it said is the reason"
     return first_line(error)
+
+
+def worker_gone(words: str) -> str:
+    """One line on a worker's death; torch takes each bus error for want of shared memory."""
+    if "Bus error" in words:
+        return "found a worker killed by a bus error, expected to read the store (is its disk gone?) and room in /dev/shm"
+    found = words.splitlines()[0].rstrip(". ")[:120]
+    return f"found {found}, expected it to live; memory may be short: fewer workers= need less"

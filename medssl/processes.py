@@ -15,11 +15,11 @@ import ignite.distributed as idist
 import torch
 from torch import distributed
 
-from medssl import launch
+from medssl import launch, signals
 from medssl.config import Shared
 from medssl.problems import InputError, Problem
 from medssl.ranks import rank, world_size
-from medssl.stopping import Elsewhere, Finished
+from medssl.stopping import Elsewhere, Finished, Interrupted
 
 T = TypeVar("T")
 TRAINING = timedelta(minutes=30)  # for a collective of a step; a rank that is stuck, not gone, is noticed after it
@@ -99,12 +99,29 @@ def said_once(error: Exception) -> Exception:
 
 
 def everyones(thing: T) -> list[T]:
-    """The things of all ranks, in their order; only of Python's own types, numbers and tensors on the CPU."""
+    """The things of all ranks, in their order; only of Python's own types, numbers and tensors on the CPU.
+
+    Raises Interrupted where another rank is, instead of telling its thing.
+    """
     if world_size() == 1:
         return [thing]
     found: list[T] = [thing] * world_size()
     distributed.all_gather_object(found, thing, group=_Talk.group)
+    if gone := [other for other in found if isinstance(other, Interrupted)]:
+        raise gone[0]
     return found
+
+
+@contextmanager
+def breakable() -> Iterator[None]:
+    """Within the block a signal may break the work off, on all ranks: at what they would tell each other next."""
+    try:
+        with signals.breakable():
+            yield
+    except Interrupted as reason:
+        if not reason.told:
+            everyones(Interrupted(told=True))
+        raise
 
 
 def dealt(things: Sequence[T]) -> list[T]:

@@ -15,6 +15,7 @@ class Progress:
     best: float = math.inf
     best_step: int = 0
     worse: int = 0  # validations since the best one
+    unjudged: bool = False  # validation after the step was broken off, and comes first when the run goes on
     seconds: float = 0.0
     checkpoint_s: float = 0.0  # of the last checkpoint, until the next step's line tells it; not remembered
     memory: float = 0.0  # bytes at most, of this start; not remembered

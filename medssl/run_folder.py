@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+import weakref
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -20,6 +21,7 @@ from medssl.atomic import write_atomically
 from medssl.checkpoint import LATEST, PREVIOUS
 from medssl.conditions import differences, telling
 from medssl.config import Shared
+from medssl.lines import Lines
 from medssl.problems import InputError, Problem
 from medssl.ranks import rank
 from medssl.runs import read_metrics
@@ -33,6 +35,9 @@ FILES = (
     "trace.json.gz", ".lock",
 )  # fmt: skip
 BESIDE = ("rates.json", "rates.png")  # what `medssl rates` leaves in a folder, before there is a run or after
+
+_locks = weakref.WeakSet[TextIO]()  # a fork has them too, and a worker that outlives a killed run would keep its folder locked
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in list(_locks)])
 
 
 class RunFolder:
@@ -97,8 +102,8 @@ class RunFolder:
         if self.silent:
             return
         tqdm.write(text, file=sys.stderr)  # above a progress bar, if there is one
-        with self.path("log.txt").open("a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        with Lines(self.path("log.txt")) as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def sweep(self) -> None:
         """Remove what was being written when an earlier process was killed: nobody else writes here now."""
@@ -119,9 +124,9 @@ class RunFolder:
         """
         return [] if self.silent else list(read_metrics(self.path("metrics.jsonl")))
 
-    def open_metrics(self) -> TextIO:
+    def open_metrics(self) -> Lines:
         """Open metrics.jsonl for more lines."""
-        return (Path(os.devnull) if self.silent else self.path("metrics.jsonl")).open("a", encoding="utf-8")
+        return Lines(Path(os.devnull) if self.silent else self.path("metrics.jsonl"))
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop the lines of steps that will be done again, so that each step stands once."""
@@ -175,6 +180,7 @@ def refuse_other_settings(folder: Path, config: dict[str, Any]) -> None:
 def lock_of(folder: Path) -> TextIO:
     """Take the folder for this process; raises InputError when another one has it."""
     lock = (folder / ".lock").open("a+", encoding="utf-8")
+    _locks.add(lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

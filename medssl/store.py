@@ -8,6 +8,7 @@ bytes.
 Axis letters: c channel, then space.
 """
 
+import errno
 import glob
 import itertools
 import json
@@ -15,7 +16,7 @@ import math
 import mmap
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -33,6 +34,7 @@ PERCENTILES = np.arange(0, 100.25, 0.5)
 POSITIONS = 2000  # sampled voxel positions of a class, enough that crops around them are all different
 FOREGROUND = "foreground"
 MAPPED = 2**28  # bytes that a process reads before it lets go of their pages
+POPULATE = 22  # MADV_POPULATE_READ of Linux 5.14, which Python's mmap does not name yet
 
 with warnings.catch_warnings():  # torch says once that a read-only array should not be written to, which nobody does
     warnings.simplefilter("ignore")
@@ -69,6 +71,11 @@ class Extent(NamedTuple):
     offset: int
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """How long it is."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,20 @@ class Shard:
     def array(self, extent: Extent) -> NDArray[Any]:
         """Map one array; OSError when the file was written to."""
         if self.state_now() != self.state:
-            raise OSError(f"{self.path}: found the store changed while in use, expected the file as it was opened")
+            raise OSError(f"found the store changed while in use, expected the file as it was opened: {self.path}")
         return np.ndarray(extent.shape, extent.dtype, self.map, extent.offset)
+
+    def fetch(self, start: int, length: int) -> None:
+        """Bring bytes into memory that are about to be read; OSError when the disk does not give them.
+
+        To read mapped bytes that can't be read ends the process by a bus error; only Linux lets us ask first.
+        """
+        first = start - start % mmap.PAGESIZE
+        try:
+            self.map.madvise(POPULATE, first, start + length - first)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise OSError(f"found bytes that can't be read, expected the store's disk to be there: {self.path}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "state": self.state}
@@ -169,15 +188,24 @@ class Store:
         return f"{len(self.entries)} cases, {len(patients)} patients, {len(self.shards)} files, {size / 1e6:.1f} MB"
 
     def array(self, extent: Extent) -> NDArray[Any]:
-        """Map one array; nothing is copied or read yet."""
-        length = math.prod(extent.shape) * np.dtype(extent.dtype).itemsize
-        return self.mapped(extent, length) if length else np.empty(extent.shape, extent.dtype)
+        """Map one array, to be read as a whole; OSError when it can't be."""
+        if not extent.bytes:
+            return np.empty(extent.shape, extent.dtype)
+        mapped = self.mapped(extent, extent.bytes)
+        self.shards[extent.shard].fetch(extent.offset, extent.bytes)
+        return mapped
 
     def view(self, extent: Extent, start: Sequence[int], size: Sequence[int]) -> Tensor:
-        """Map a crop (c, *size) of an image or label, to be copied at once; what lies outside the volume is left out."""
+        """Map a crop (c, *size) of an image or label, to be copied at once; what lies outside the volume is left out.
+
+        OSError when it can't be read.
+        """
         inside = tuple(slice(max(a, 0), max(a + n, 0)) for a, n in zip(start, size, strict=True))
         spanned = extent.shape[0] * size[0] * math.prod(extent.shape[2:]) * np.dtype(extent.dtype).itemsize
-        return torch.from_numpy(self.mapped(extent, spanned)[(slice(None), *inside)])
+        mapped = self.mapped(extent, spanned)
+        for first, length in pieces(extent, inside):
+            self.shards[extent.shard].fetch(first, length)
+        return torch.from_numpy(mapped[(slice(None), *inside)])
 
     def mapped(self, extent: Extent, spanned: int) -> NDArray[Any]:
         """Map one array, in a span of so many bytes of which something is about to be read."""
@@ -187,6 +215,23 @@ class Store:
             for shard in self.shards:
                 shard.map.madvise(mmap.MADV_DONTNEED)  # they stay in the system's cache, but no longer count as ours
         return self.shards[extent.shard].array(extent)
+
+
+def pieces(extent: Extent, crop: Sequence[slice]) -> Iterator[tuple[int, int]]:
+    """Where the bytes of a crop lie: first byte and length, one piece a channel.
+
+    One a slice where the crop has less than a quarter of its slices' rows, so that little is read besides.
+    """
+    (first, last), (row, end) = ((axis.start, min(axis.stop, n)) for axis, n in zip(crop[:2], extent.shape[1:3], strict=True))
+    if first >= last or row >= end:
+        return
+    line = math.prod(extent.shape[3:]) * np.dtype(extent.dtype).itemsize
+    height = extent.shape[2]
+    step = 1 if len(crop) == 3 and 4 * (end - row) < height else last - first
+    for channel in range(extent.shape[0]):
+        for k in range(first, last, step):
+            start = (channel * extent.shape[1] + k) * height + row
+            yield extent.offset + start * line, ((step - 1) * height + end - row) * line
 
 
 class Index(NamedTuple):

@@ -12,7 +12,8 @@ from medssl import checkpoint
 from medssl.average import Average
 from medssl.config import Finetune, Shared
 from medssl.device import Compute
-from medssl.engine import loading_times, state_of, write_line
+from medssl.engine import loading_times
+from medssl.loop import state_of, write_line
 from medssl.memory import workers_memory
 from medssl.optimisers import optimiser_of
 from medssl.progress import Progress
@@ -106,7 +107,7 @@ def time_checkpoints(run: Quiet, state: dict[str, Any]) -> tuple[float, float]:
 
 def time_curves(settings: Shared, run: Quiet, told: dict[str, Any], figures: dict[str, float]) -> float:
     """Write metrics as long as half the run's and draw their curves, as each validation does."""
-    with run.path("metrics.jsonl").open("a", encoding="utf-8") as metrics:
+    with run.open_metrics() as metrics:
         for step in range(1, min(settings.steps // 2, LINES) + 2):
             write_line(metrics, {"step": step} | told)
             if step % settings.validate_every == 0 or step == 1:

@@ -8,6 +8,7 @@ file runs as the helper and imports nothing of medssl.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,7 @@ def _end(process: subprocess.Popen[bytes], pid: int) -> None:
 def _serve() -> None:
     from pydicom.pixels import pixel_array
 
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a cluster tells all processes of a job
     answers = os.fdopen(os.dup(1), "wb")
     with tempfile.TemporaryFile() as said:  # by the codecs
         for stream in (1, 2):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from medssl.config import Finetune, Shared
 from medssl.device import Compute
-from medssl.loaders import load
+from medssl.loaders import load, naming
 from medssl.problems import RunError
+from medssl.signals import give_way
 from medssl.splits import Case
 from medssl.store import Store
 
@@ -21,7 +22,8 @@ from medssl.store import Store
 def centre_crop(store: Store, case: Case, settings: Shared) -> Tensor:
     """Read the crop in the middle of an image, (c, *crop_size) in 0..1, padded with 0 where it is smaller."""
     entry = store.entries[case.id]
-    return load(store, entry, settings, centre_start(entry.shape, settings))
+    with naming(case):
+        return load(store, entry, settings, centre_start(entry.shape, settings))
 
 
 def centre_start(shape: Sequence[int], settings: Shared) -> NDArray[np.int64]:
@@ -41,6 +43,7 @@ def outputs(
     was_training = network.training
     network.eval()
     for first in range(0, len(cases), most):
+        give_way()
         some = cases[first : first + most]
         crops = torch.stack([centre_crop(store, case, settings) for case in some])
         yield from zip(some, output_of(network, crops, compute), strict=True)

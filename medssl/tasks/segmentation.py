@@ -82,7 +82,7 @@ class Segmentation:
     def windows(self, compute: Compute) -> tuple[list[int], float, int, torch.dtype | None]:
         """How whole images are predicted: window, overlap, windows a forward pass, precision."""
         settings = self.settings
-        return settings.crop_size, settings.overlap, settings.batch_size, compute.autocast
+        return settings.crop_size, settings.overlap, settings.part_size, compute.autocast
 
 
 def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Encoder | None, Report | None]:

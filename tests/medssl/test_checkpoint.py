@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pretrain]:
     """Make settings of a small pre-training on images, without pictures; a checkpoint every 2 steps, validation every 3."""
     monkeypatch.setattr("medssl.pretrain.write_report", lambda folder: folder)
-    monkeypatch.setattr("medssl.engine.curves", lambda metrics: b"")
+    monkeypatch.setattr("medssl.validation.curves", lambda metrics: b"")
     small = SMALL | {"split": images, "store": images.parent / "store", "out": tmp_path / "run"}
     return lambda **changes: Pretrain.model_validate(small | changes)
 

@@ -81,7 +81,7 @@ def flat(images: Path, tmp_path: Path, pretraining: Callable[..., Pretrain]) -> 
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report and the curves, whose pictures take longer than these trainings."""
     monkeypatch.setattr("medssl.pretrain.write_report", lambda folder: folder)
-    monkeypatch.setattr("medssl.engine.curves", lambda metrics: b"")
+    monkeypatch.setattr("medssl.validation.curves", lambda metrics: b"")
 
 
 @pytest.mark.slow

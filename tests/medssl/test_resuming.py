@@ -12,7 +12,7 @@ from medssl import checkpoint
 from medssl.average import Average
 from medssl.config import Pretrain
 from medssl.device import Compute
-from medssl.engine import state_of
+from medssl.loop import state_of
 from medssl.methods import METHODS
 from medssl.optimisers import optimiser_of, parameter_groups
 from medssl.parallel import load_full

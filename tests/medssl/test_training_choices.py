@@ -43,7 +43,7 @@ def classifying(
 ) -> Callable[..., Finetune]:
     """Make settings of a small classification, with changes; runs leave out the pictures, which take longer than they do."""
     monkeypatch.setattr("medssl.finetune.write_report", lambda folder: folder)
-    monkeypatch.setattr("medssl.engine.curves", lambda metrics: b"")
+    monkeypatch.setattr("medssl.validation.curves", lambda metrics: b"")
     small = {"split": classes, "store": classes.parent / "store", "crop_size": [32, 32], "network": VIT}
     return lambda **changes: finetuning(**small | {"out": tmp_path / "run"} | changes)
 
