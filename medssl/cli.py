@@ -285,7 +285,7 @@ def guarded(work: Callable[[], object], debug: bool = False) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except (RunError, OSError, MemoryError, RuntimeError) as error:
+    except (RunError, OSError, EOFError, MemoryError, RuntimeError) as error:
         if debug:
             raise
         if is_rank_gone(error):

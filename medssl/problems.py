@@ -124,6 +124,8 @@ def failure(error: BaseException) -> str:
         return _shorten(printable(f"{error.filename}: found {error.strerror}, expected to read or write it"), LONGEST)
     if str(error).startswith("DataLoader worker"):  # torch's words for a worker that is gone
         return worker_gone(str(error))
+    if isinstance(error, ConnectionError | EOFError):  # the same, while it handed over a batch
+        return worker_gone("DataLoader worker gone in the middle of a batch")
     if is_rank_gone(error):
         return "found another rank gone, expected it to live; what it said is the reason"
     return first_line(error)

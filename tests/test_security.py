@@ -25,6 +25,7 @@ FORBIDDEN = {
     *("torch.serialization.add_safe_globals", "torch.utils.data.datapipes", "scipy.io.loadmat", "torch.export.load"),
 }
 METHODS = {"extractall", "extract", "allow_pickle_load", "set_executable"}  # whatever they are of
+EXCEPT = {("medssl/prediction/inputs.py", "zipfile.ZipFile")}  # members are named by number, bytes counted as they come
 NEEDED = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", False)}  # a literal in the call
 
 
@@ -83,7 +84,8 @@ def sources() -> list[Path]:
 
 
 def test_no_source_does_what_none_may() -> None:
-    assert [f"{path.relative_to(ROOT)}: {found}" for path in sources() for found in findings(path.read_text())] == []
+    found = {(path.relative_to(ROOT).as_posix(), what) for path in sources() for what in findings(path.read_text())}
+    assert found == EXCEPT
 
 
 @pytest.mark.parametrize(
