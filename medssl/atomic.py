@@ -7,6 +7,7 @@ target's suffix because writers such as `nibabel.save` and `numpy.savez` choose 
 import glob
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,32 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(temporary)) and error.errno:
             raise OSError(error.errno, error.strerror, str(target)) from error  # the name that says something
         raise
+    _sync(target.parent, os.O_RDONLY)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty temporary folder that takes the place of `path` when the block ends without an error.
+
+    A folder that is there already is replaced whole. On an error `path` is left as it was.
+    """
+    target = Path(path)
+    temporary, replaced = (target.with_name(f".partial-{secrets.token_hex(4)}-{target.name}") for _ in range(2))
+    temporary.mkdir()
+    try:
+        yield temporary
+        for written in sorted(temporary.rglob("*"), reverse=True):  # what is in a folder before the folder
+            _sync(written, os.O_RDONLY)
+        _sync(temporary, os.O_RDONLY)
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not target.exists():
+            os.replace(replaced, target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
     _sync(target.parent, os.O_RDONLY)
 
 

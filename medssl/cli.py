@@ -101,6 +101,7 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
     from medssl import slice_command, split_command
+    from medssl.exports import command as export_command
     from medssl.prediction import command as predict_command
 
     if launch.ranks() > 1:
@@ -159,6 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     study_arguments(study)
     study.set_defaults(run=run_study)
+
+    export = commands.add_parser("export", parents=[shared], help="write a run's network in a format that other programs read")
+    export_command.add_arguments(export)
+    export.set_defaults(run=export_command.run)
 
     listing = commands.add_parser("list", parents=[shared], help="methods, networks, recipes and studies")
     listing.set_defaults(run=run_list)

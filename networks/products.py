@@ -21,16 +21,16 @@ def cut(x: Tensor, patch: Sequence[int]) -> Tensor:
     grid = [size // side for size, side in zip(x.shape[2:], patch, strict=True)]
     split = x.reshape(*x.shape[:2], *(number for pair in zip(grid, patch, strict=True) for number in pair))
     cells, voxels = range(2, 2 + 2 * axes, 2), range(3, 3 + 2 * axes, 2)
-    return split.permute(0, *cells, 1, *voxels).reshape(len(x), prod(grid), -1)
+    return split.permute(0, *cells, 1, *voxels).reshape(x.shape[0], prod(grid), -1)
 
 
 def lay(x: Tensor, *grids: Sequence[int]) -> Tensor:
     """Lay positions (b, n, c) out as an image (b, c, *space): on a grid, inside each of its cells on the next, and so on."""
     axes = len(grids[0])
-    split = x.reshape(len(x), *chain(*grids), -1)
+    split = x.reshape(x.shape[0], *chain(*grids), -1)
     order = [1 + level * axes + axis for axis in range(axes) for level in range(len(grids))]
     sides = [prod(sizes) for sizes in zip(*grids, strict=True)]
-    return split.permute(0, split.ndim - 1, *order).reshape(len(x), -1, *sides)
+    return split.permute(0, split.ndim - 1, *order).reshape(x.shape[0], -1, *sides)
 
 
 def embed(layer: nn.Module, patches: Tensor) -> Tensor:
@@ -44,4 +44,4 @@ def lift(layer: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d)
     weight = layer.weight.flatten(2).transpose(1, 2).flatten(1)  # (c, p * outputs)
     bias = None if layer.bias is None else layer.bias.repeat(prod(layer.kernel_size))
-    return functional.linear(x, weight.t(), bias).reshape(len(x), -1, layer.out_channels)
+    return functional.linear(x, weight.t(), bias).reshape(x.shape[0], -1, layer.out_channels)

@@ -26,13 +26,9 @@ from medssl.splits import Split
 from medssl.store import Store
 from medssl.training import Batch
 from networks import builder
-from networks.fcn import FCN
+from networks.complete import segmenter
 from networks.features import Encoder
-from networks.resnet import ResNet
-from networks.resnet_unet import ResNetUNet
 from networks.transfer import Report
-from networks.unetr import unetr
-from networks.vit import ViT
 from transforms.augment import augment_segmentation
 
 
@@ -92,11 +88,6 @@ def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Encode
         torch.manual_seed(settings.seed)
         return builder(network.name)(settings.spatial_dims, split.channels, classes, network.channels), None, None
     encoder = build_encoder(settings, split.channels)
-    decoded: nn.Module
-    if isinstance(encoder, ViT):
-        decoded = unetr(encoder, classes, network.feature_size, any_size=bool(settings.progressive))
-    else:
-        assert isinstance(encoder, ResNet)
-        fcn = isinstance(network, ResNetSettings) and network.decoder == "fcn"
-        decoded = FCN(encoder, classes) if fcn else ResNetUNet(encoder, classes, network.feature_size)
+    decoder = network.decoder if isinstance(network, ResNetSettings) else "unet"
+    decoded = segmenter(encoder, classes, network.feature_size, decoder, any_size=bool(settings.progressive))
     return decoded, encoder, start_encoder(encoder, settings)
