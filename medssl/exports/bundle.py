@@ -28,8 +28,8 @@ CT = "CT"
 def write(source: Source, folder: Path) -> list[str]:
     """Write the bundle of a fine-tuned network; InputError for an encoder and for what a bundle can't prepare."""
     if source.task == ENCODER_TASK:
-        found = f"{source.run.folder}, a run of pre-training"
-        raise InputError([Problem("--to monai-bundle", "run", found, "a fine-tuned network; encoders: --to safetensors")])
+        expected = "a fine-tuned network; for encoders there is --to safetensors"
+        raise InputError([Problem(str(source.run.folder), "--to monai-bundle", "a run of pre-training", expected)])
     refuse_unsuited(source)
     constructor = constructor_of(source)
     for name in ("configs", "models", "docs"):
@@ -133,7 +133,11 @@ def input_format(source: Source) -> dict[str, Any]:
 def output_format(source: Source) -> dict[str, Any]:
     """What the network gives, before the postprocessing."""
     of_voxels = source.task == "segmentation"
-    kinds = {"segmentation": ("image", "segmentation"), "classification": ("probabilities", "classes"), "regression": ("tuple", "raw")}
+    kinds = {
+        "segmentation": ("image", "segmentation"),
+        "classification": ("probabilities", "classes"),
+        "regression": ("tuple", "raw"),
+    }
     kind, form = kinds[source.task]
     names = source.split.labels if source.task != "regression" else {0: "number"}
     return {

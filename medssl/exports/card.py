@@ -5,6 +5,7 @@ as the Hugging Face hub reads it (https://huggingface.co/docs/hub/model-cards).
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ PAPERS = {
     "swav": "Caron et al., 2020, https://arxiv.org/abs/2006.09882",
     "pairs": "Koch et al., 2015, siamese networks",
 }
-PIPELINES = {"segmentation": "image-segmentation", "classification": "image-classification", ENCODER_TASK: "image-feature-extraction"}
+PIPELINES = {
+    "segmentation": "image-segmentation",
+    "classification": "image-classification",
+    ENCODER_TASK: "image-feature-extraction",
+}
 FIGURES = {  # of summary.json, with their names
     "segmentation": {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95, mm"},
     "classification": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC", "log_loss": "log loss"},
@@ -32,7 +37,7 @@ FIGURES = {  # of summary.json, with their names
 OF_CLASS = {"segmentation": "dice", "classification": "sensitivity"}
 LIMITS = [
     "Research use only. Not a medical device: not for diagnosis, treatment or triage.",
-    "The figures above are of one split of one data set; other scanners, protocols and patients can give others.",
+    "Learned from one data set: other scanners, protocols and patients can give other results than those above.",
     "Images have to be prepared as above. Other spacing, orientation or intensities give wrong answers without a warning.",
 ]
 
@@ -50,15 +55,16 @@ def front_matter(source: Source) -> str:
 def model_card(source: Source, loading: Sequence[str]) -> str:
     """The card in Markdown; `loading` are the lines that say how the network is used."""
     what = "an encoder, pre-trained without labels" if source.task == ENCODER_TASK else f"{source.task}, fine-tuned"
+    first = f"{what[0].upper()}{what[1:]} by medssl. Research use only. Not a medical device."
     parts = [
-        [f"# {source.split.name}: {source.run.network}", "", f"{what[0].upper()}{what[1:]} by medssl. Research use only. Not a medical device."],
+        [f"# {source.split.name}: {source.run.network}", "", first],
         ["## Use", "", *loading],
         ["## Input and output", "", *interface(source)],
         ["## Data", "", *data(source)],
         ["## Method", "", *method(source)],
         ["## Results", "", *results(source)],
-        ["## Limits", "", *(f"- {line}" for line in [*LIMITS, *source.run.summary.get("warnings", [])])],
-    ]  # fmt: skip
+        ["## Limits", "", *(f"- {line}" for line in limits(source))],
+    ]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
@@ -68,8 +74,9 @@ def interface(source: Source) -> list[str]:
     channels = ", ".join(source.split.modality.values())
     prepared = [f"- {name}: `{json.dumps(value)}`" for name, value in source.preparation.items() if value not in (None, "none")]
     output = [f"- {name}: `{json.dumps(value)}`" for name, value in source.output.items() if name != "name"]
+    image = f"float32 images of 0..1, {counted(source.split.channels, 'channel')} ({channels}), {size} voxels"
     return [
-        f"In: float32 images of 0..1, {source.split.channels} channels ({channels}), {size} voxels. Prepared by, in this order:",
+        f"In: {image}. Prepared by, in this order:",
         "",
         *prepared,
         "",
@@ -83,11 +90,15 @@ def data(source: Source) -> list[str]:
     counts = []
     for part, cases in source.split.parts.items():
         if cases:
-            units = "" if source.split.grouped_by == "image" else f" of {len({case.patient for case in cases})} patients"
-            counts.append(f"- {part}: {len(cases)} cases{units}")
+            units = (
+                "" if source.split.grouped_by == "image" else f" of {counted(len({case.patient for case in cases}), 'patient')}"
+            )
+            counts.append(f"- {part}: {counted(len(cases), 'case')}{units}")
     spacing = source.settings.spacing or source.run.summary.get("spacing")
     spaced = f", {' x '.join(f'{mm:g}' for mm in spacing)} mm" if spacing else ""
-    labelled = [] if source.run.labelled is None else [f"- of training, labels of {source.run.labelled} cases were used"]
+    labelled = (
+        [] if source.run.labelled is None else [f"- of training, labels of {counted(source.run.labelled, 'case')} were used"]
+    )
     name = f"`{source.split.name}`: {', '.join(source.split.modality.values())}{spaced}."
     return [name, "", *counts, *labelled]
 
@@ -105,7 +116,9 @@ def method(source: Source) -> list[str]:
     if not isinstance(settings, Pretrain) and not plan.get("ancestry"):
         told.append("- from random weights: no pre-training")
     steps = source.run.summary.get("steps", settings.steps)
-    told.append(f"- {steps} steps of {settings.batch_size} crops, {settings.optimiser}, rate {settings.lr:g}, seed {settings.seed}")
+    told.append(
+        f"- {steps} steps of {settings.batch_size} crops, {settings.optimiser}, rate {settings.lr:g}, seed {settings.seed}"
+    )
     follows = [f"- follows {settings.follows}"] if settings.follows else []
     versions = source.run.environment.get("packages", {})
     made = ", ".join(f"{name} {versions[name]}" for name in ("medssl", "torch", "monai") if versions.get(name))
@@ -116,7 +129,9 @@ def results(source: Source) -> list[str]:
     """Every figure with its 95% interval and n, the classes, and the comparison that the run is part of."""
     summary = source.run.summary
     if source.task == ENCODER_TASK:
-        return ["An encoder has no figure of its own: whether it helps a task, a probe or a comparison of fine-tuned runs says."]
+        return [
+            "An encoder has no figure of its own: whether it helps a task, a probe or a comparison of fine-tuned runs says."
+        ]
     n, patients = summary.get("n"), summary.get("patients")
     rows = [[name, number(summary[key]), interval(summary.get(f"{key}_interval"))]
             for key, name in FIGURES[source.task].items() if key in summary]  # fmt: skip
@@ -135,6 +150,12 @@ def results(source: Source) -> list[str]:
     return [*lines, *(["", compared] if compared else [])]
 
 
+def limits(source: Source) -> list[str]:
+    """What the network is not for, and what the run warned of, without the folders of this machine."""
+    warnings = [re.sub(r"(?<!\S)/\S*/", "", text.removeprefix("warning: ")) for text in source.run.summary.get("warnings", [])]
+    return [*LIMITS, *warnings]
+
+
 def comparison(folder: Path) -> str | None:
     """The answer of the comparison that `medssl report` wrote beside the run, where the run is part of it."""
     try:
@@ -143,6 +164,10 @@ def comparison(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return f"Beside other runs: {found.get('answer')}" if folder.resolve().name in names else None
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def number(value: float | None) -> str:

@@ -45,4 +45,6 @@ def refuse_strangers(out: Path, folder: Path) -> None:
         raise InputError([Problem(str(out), "-o", "no folder", "a folder")])
     strange = sorted({path.name for path in out.iterdir()} - {path.name for path in folder.iterdir()})
     if strange:
-        raise InputError([Problem(str(out), "-o", f"{strange[0]}, which is not of an export", "an earlier export, or a new folder")])
+        raise InputError(
+            [Problem(str(out), "-o", f"{strange[0]}, which is not of an export", "an earlier export, or a new folder")]
+        )

@@ -17,7 +17,6 @@ from medssl.config import ResNetSettings, UNetSettings, ViTSettings
 from medssl.exports.source import ENCODER_TASK, Source
 from medssl.problems import RunError
 from networks.features import Normalise
-from networks.resnet import ResNet
 
 OURS = "networks.complete.build"
 STAGES = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}

@@ -49,16 +49,17 @@ def write(source: Source, folder: Path) -> list[str]:
     worst = largest_difference(source, network, folder / FILE)
     if not worst <= CLOSE:
         raise RunError(f"onnxruntime and PyTorch differ by {worst:.1e} of the largest output, more than {CLOSE:.0e}")
+    shape = "x".join(map(str, ["n", source.split.channels, *source.size]))
     return [
         "import onnxruntime",
         f'session = onnxruntime.InferenceSession("{FILE}")',
-        'output = session.run(None, {"image": images})  # float32 ' + "x".join(map(str, ["n", source.split.channels, *source.size])),
+        f'output = session.run(None, {{"image": images}})  # float32 {shape}',
         f"# opset {OPSET}; differs from PyTorch by at most {worst:.1e} of the largest output",
-    ]  # fmt: skip
+    ]
 
 
 class Pooled(nn.Module):
-    """What a program wants of an encoder: images (b, c, *space) -> the pooled vector (b, width) and the last map (b, e, *grid)."""
+    """An encoder as a program wants it: images (b, c, *space) -> the pooled vector (b, width), the last map (b, e, *grid)."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -80,7 +81,8 @@ def plain(network: nn.Module) -> nn.Module:
 
 def too_large(network: nn.Module) -> bool:
     """Whether the weights are more than one file of the format may hold, and lie beside it."""
-    return sum(value.nbytes for value in network.state_dict().values()) > 2**31 - 2**24
+    nbytes: int = sum(value.nbytes for value in network.state_dict().values())
+    return nbytes > 2**31 - 2**24
 
 
 def largest_difference(source: Source, network: nn.Module, path: Path) -> float:

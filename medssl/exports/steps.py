@@ -26,12 +26,11 @@ def suffix_of(source: Source) -> str:
 
 def refuse_unsuited(source: Source) -> None:
     """Raise InputError for what a bundle can't prepare or undo."""
-    settings = source.settings
-    problems = []
+    settings, where, problems = source.settings, "--to monai-bundle", []
     if settings.roi is not None:
-        problems.append(Problem("--to monai-bundle", "roi", f"{settings.roi:g}", "a run on whole images: the bundle gets no masks"))
+        problems.append(Problem(where, "roi", f"{settings.roi:g}", "a run on whole images: a bundle gets no masks"))
     if settings.fit is not None and source.task == "segmentation":
-        problems.append(Problem("--to monai-bundle", "fit", str(settings.fit), "a run without, so that labels get back on the image"))
+        problems.append(Problem(where, "fit", str(settings.fit), "a run without, so that labels get back on the image"))
     if problems:
         raise InputError(problems)
 
@@ -82,7 +81,7 @@ def intensity(source: Source) -> Step:
     """The window, or the percentiles of each channel of the whole image."""
     window = source.settings.intensity
     if isinstance(window, Percentiles):
-        limits = {"lower": window.low, "upper": window.high, "channel_wise": True}
+        limits: dict[str, Any] = {"lower": window.low, "upper": window.high, "channel_wise": True}
         return step("ScaleIntensityRangePercentilesd", **limits, b_min=0.0, b_max=1.0, clip=True)
     return step("ScaleIntensityRanged", a_min=window.low, a_max=window.high, b_min=0.0, b_max=1.0, clip=True)
 

@@ -41,5 +41,7 @@ def notes(source: Source, constructor: Constructor) -> list[str]:
     if constructor.ours:
         return ["# MONAI has no class of this network: networks/ of medssl makes it; the other formats bring that code along"]
     if scales_images(source.network):
-        return [f"# images of 0..1 come in as (image - mean) / std, mean {IMAGENET_MEAN}, std {IMAGENET_STD}; grey: their means"]
+        return [
+            f"# images of 0..1 come in as (image - mean) / std, mean {IMAGENET_MEAN}, std {IMAGENET_STD}; grey: their means"
+        ]
     return []

@@ -40,7 +40,11 @@ KINDS: dict[str, dict[str, Any]] = {  # with the constructor's name, by what the
     "build scaled 2D": {"network": RESNET | {"normalise": "imagenet"}, "task": "classification"},
 }
 SUMMARY = {
-    "segmentation": {"dice": 0.8123, "dice_interval": [0.7, 0.9], "classes": {"lump": {"n": 2, "dice": 0.8, "dice_interval": None}}},
+    "segmentation": {
+        "dice": 0.8123,
+        "dice_interval": [0.7, 0.9],
+        "classes": {"lump": {"n": 2, "dice": 0.8, "dice_interval": None}},
+    },
     "classification": {"accuracy": 0.75, "accuracy_interval": [0.5, 0.9], "calibration": {"temperature": 2.0}},
     "regression": {"mae": 3.25, "mae_interval": [2.0, 4.0]},
     "encoder": {},
@@ -58,13 +62,20 @@ def write_run(
 ) -> Path:  # fmt: skip
     """Write the files of a finished run."""
     images = images or folder
-    cases = [{"id": f"c{k}", "image": f"{k}{suffix}", "label": {"segmentation": f"{k}_s{suffix}", "regression": k}.get(task, k % 2)}
-             for k in range(6)]  # fmt: skip
+
+    def label(k: int) -> Any:
+        return {"segmentation": f"{k}_label{suffix}", "regression": k}.get(task, k % 2)
+
+    cases = [{"id": f"c{k}", "image": f"{k}{suffix}", "label": label(k)} for k in range(6)]
     content: dict[str, Any] = {"name": "made up", "modality": {str(k): f"m{k}" for k in range(channels)}}
     content |= {"task": "segmentation" if task == "encoder" else task}
     content |= {} if task == "regression" else {"labels": {"0": "none", "1": "lump", "2": "ring"}}
     unlabelled = [{"id": case["id"], "image": case["image"]} for case in cases[:4]]
-    parts = {"pretraining": unlabelled} if task == "encoder" else {"training": cases[:2], "validation": cases[2:4], "test": cases[4:]}
+    parts = (
+        {"pretraining": unlabelled}
+        if task == "encoder"
+        else {"training": cases[:2], "validation": cases[2:4], "test": cases[4:]}
+    )
     folder.mkdir(parents=True)
     write_split(images / "the_split.json", content | parts)
     shutil.copy(images / "the_split.json", folder / "split.json")
@@ -81,7 +92,13 @@ def write_run(
     plan |= {"method": {"name": task, "targets": {"mean": 40.0, "deviation": 8.0}}}
     write(folder / "config.json", config_of(settings, "pretrain" if task == "encoder" else "finetune"))
     write(folder / "encoder.json", plan)
-    told = {"kind": "pretrain" if task == "encoder" else "finetune", "status": "finished", "n": 2, "patients": 2, "part": "test"}
+    told = {
+        "kind": "pretrain" if task == "encoder" else "finetune",
+        "status": "finished",
+        "n": 2,
+        "patients": 2,
+        "part": "test",
+    }
     write(folder / "summary.json", told | {"task": task, "network": network["name"]} | SUMMARY[task])
     if task == "encoder":
         write_weights(folder / ENCODER, made, plan)  # type: ignore[arg-type]

@@ -1,0 +1,186 @@
+"""A bundle, run by MONAI where medssl can't be imported, says of a file what the run's own network says."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from medssl.cli import main
+from medssl.data import load_data
+from medssl.evaluate import predict_volume
+from medssl.exports.source import Source, read_source
+from medssl.loaders import whole_images
+from medssl.splits import Case
+from medssl.tasks.centre import centre_crop
+
+AFFINE = np.array([[0, 0, -1.1, 30], [1.4, 0, 0, -20], [0, -0.9, 0, 11], [0, 0, 0, 1]])  # axes turned and mirrored
+RUNS: dict[str, dict[str, Any]] = {
+    "UNet 3D": {"intensity": {"name": "window", "low": -50, "high": 150}, "foreground_above": -20.0},
+    "build patches 3D": {"spacing": [1.23, 1.31, 1.57]},
+    "build progressive 2D": {"suffix": ".png"},
+    "ResNet 2D": {"suffix": ".png", "fit": [32, 32]},
+    "build ViT class 2D": {"suffix": ".png", "mask": "brain"},
+    "build mlp 3D": {"crop_size": [64, 32, 32]},
+}
+ALONE = """
+import json, sys
+from monai.bundle import run, verify_net_in_out
+for bundle, images, out in json.load(open("jobs.json")):
+    config = f"{bundle}/configs/inference.json"
+    run(config_file=config, bundle_root=bundle, dataset_dir=images, output_dir=out)
+    verify_net_in_out("network_def", meta_file=f"{bundle}/configs/metadata.json", config_file=config, device="cpu")
+    for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+        assert sys.modules.pop(name).__file__.startswith(bundle)
+    sys.path.remove(bundle)
+assert not {"medssl", "networks", "transforms"} & set(sys.modules)
+"""
+
+
+def make_images(folder: Path, suffix: str, kind: type = np.int16) -> Path:
+    """Write six images with structure: volumes with axes turned and mirrored, or pictures higher than wide."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for k in range(6):
+        shape = (44, 36, 40) if suffix == ".nii.gz" else (53, 41)
+        image = sum(np.sin(axis / (2 + k / 3 + a)) for a, axis in enumerate(np.indices(shape))) * 60 + random.normal(
+            40, 6, shape
+        )
+        image[: 5 + k] = -40
+        if suffix == ".png":
+            PIL.Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{k}.png")
+        else:
+            nibabel.save(nibabel.Nifti1Image(image.astype(kind), AFFINE), folder / f"{k}.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def bundles(make_run: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
+    """Export every run of RUNS and predict its images with MONAI alone; gives the runs."""
+    runs, jobs = {}, []
+    for kind, changes in RUNS.items():
+        # the store rounds the resampled intensities of integer images, a bundle does not: labels of 0.3% of voxels change
+        voxels = np.float32 if "spacing" in changes else np.int16
+        images = make_images(tmp_path / f"images {kind}", changes.get("suffix", ".nii.gz"), voxels)
+        runs[kind] = make_run(kind, images=images, store=tmp_path / f"{kind}.h5", **changes)
+        bundle = tmp_path / f"bundle {kind}"
+        assert main(["export", str(runs[kind]), "--to", "monai-bundle", "-o", str(bundle)]) == 0
+        jobs.append((str(bundle), str(images), str(runs[kind] / "predicted")))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return runs
+
+
+def test_monai_alone_says_the_same(bundles: dict[str, Path]) -> None:
+    for kind, run in bundles.items():
+        source = read_source(run)
+        if source.task == "segmentation":
+            different, ties = compare_labels(source, run / "predicted")
+            assert different <= 1e-4, f"{kind}: {different}"
+            assert ties < 0.06, f"{kind}: {ties}"
+        else:
+            found, expected = compare_rows(source, run / "predicted")
+            rounded = source.settings.fit is not None  # the store rounds pixels after resizing, too
+            np.testing.assert_allclose(found, expected, atol=1e-3 if rounded else 1e-5, err_msg=kind)
+            assert np.ptp(expected, axis=0).max() > 1e-3  # the images differ
+
+
+def compare_rows(source: Source, folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the bundle wrote of the test images, and what the network says of the crops in their middle."""
+    with (folder / "predictions.csv").open() as file:
+        rows = {Path(row[0]).name: [float(number) for number in row[1:]] for row in csv.reader(file)}
+    split, store = load_data(source.settings, ["test"], labels=False)
+    cases = split.part("test")
+    with torch.inference_mode():
+        said = source.network(torch.stack([centre_crop(store, case, source.settings) for case in cases]))
+    if source.task == "regression":
+        said = 40.0 + 8.0 * said
+    elif source.output["loss"] == "log_sigmoid":
+        said = torch.softmax(torch.nn.functional.logsigmoid(said) / 2.0, 1)
+    else:
+        said = torch.softmax(said / 2.0, 1)
+    return np.array([rows[case.image[0].name] for case in cases]), said.numpy()
+
+
+def compare_labels(source: Source, folder: Path) -> tuple[float, float]:
+    """The largest share of voxels with another class, leaving out those that lie between two prepared voxels, and theirs."""
+    split, store = load_data(source.settings, ["test"], labels=False)
+    different, between = [], []
+    for case, item in zip(split.part("test"), whole_images(store, split.part("test"), source.settings), strict=True):
+        labels = predict_volume(source.network, item.image, source.size).numpy()
+        theirs, affine = read_labels(folder, case)
+        ours, ties = on_grid(labels, store.entries[case.id].affine, theirs.shape, affine)
+        assert len(np.unique(ours)) > 1
+        different.append(((ours != theirs) & ~ties).mean())
+        between.append(ties.mean())
+    return max(different), max(between)
+
+
+def read_labels(folder: Path, case: Case) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read a label map that a bundle wrote, which must lie on its image's grid."""
+    image = case.image[0]
+    path = folder / f"{image.name.partition('.')[0]}_seg.{image.name.partition('.')[2]}"
+    if image.suffix == ".png":
+        picture = np.asarray(PIL.Image.open(path))
+        assert picture.shape == (53, 41)
+        return picture, np.eye(4)
+    labels, original = nibabel.load(path), nibabel.load(image)
+    np.testing.assert_allclose(labels.affine, original.affine, atol=1e-5)
+    assert labels.shape == original.shape
+    assert labels.get_data_dtype() == np.uint8
+    return np.asarray(labels.dataobj), original.affine
+
+
+def on_grid(
+    labels: NDArray[Any], affine: NDArray[Any], shape: Any, original: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Take for every voxel of the original grid the nearest prepared one's label, 0 beyond; and where two are as near."""
+    voxels = np.indices(shape).reshape(len(shape), -1)
+    voxels = np.concatenate([voxels, np.zeros((3 - len(shape), voxels.shape[1])), np.ones((1, voxels.shape[1]))])
+    at = (np.linalg.inv(affine) @ original @ voxels)[: len(shape)]
+    nearest = np.rint(at).astype(int)
+    size = np.array(labels.shape)[:, None]
+    found = np.where(((nearest >= 0) & (nearest < size)).all(0), labels[tuple(nearest.clip(0, size - 1))], 0)
+    ties = (np.abs(at - np.floor(at) - 0.5) < 0.01).any(0) | ((at < 0) | (at > size - 1)).any(0) & (found > 0)
+    return found.reshape(shape), ties.reshape(shape)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("fire") is None, reason="python -m monai.bundle needs the package fire")
+def test_monais_command_line_runs_it(make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = make_images(tmp_path / "images", ".nii.gz")
+    run = make_run("UNETR 3D", images=images)
+    assert main(["export", str(run), "--to", "monai-bundle"]) == 0
+    folder, _, command, *_ = capsys.readouterr().out.splitlines()
+    words = (
+        command.replace("BUNDLE", folder).replace("IMAGES", str(images)).replace("PREDICTIONS", str(tmp_path / "out")).split()
+    )
+    subprocess.run([sys.executable, "-I", *words[1:]], cwd=tmp_path, check=True)
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_metadata_says_what_the_specification_asks_for(make_run: Callable[..., Path]) -> None:
+    """https://docs.monai.io/en/stable/mb_specification.html, the keys that it calls required."""
+    run = make_run("ResNet 3D")
+    assert main(["export", str(run), "--to", "monai-bundle"]) == 0
+    found = json.loads((run / "export-monai-bundle/configs/metadata.json").read_text())
+    needed = {"version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task"}
+    needed |= {"description", "authors", "copyright", "network_data_format", "schema", "changelog"}
+    assert needed <= found.keys()
+    image, predicted = found["network_data_format"]["inputs"]["image"], found["network_data_format"]["outputs"]["pred"]
+    keys = {"type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data", "channel_def"}
+    assert keys <= image.keys()
+    assert keys <= predicted.keys()
+    assert (image["num_channels"], image["spatial_shape"], predicted["num_channels"]) == (2, [32, 32, 32], 3)
+    assert predicted["channel_def"] == {"0": "none", "1": "lump", "2": "ring"}
