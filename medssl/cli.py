@@ -22,6 +22,7 @@ WAIT = 3.0  # seconds that a rank stays which ends because another one does: a l
 USES = {  # of networks, by how their names begin
     "vit": "pre-training, classification, segmentation by a UNETR decoder",
     "resnet": "pre-training, classification, segmentation by a U-Net decoder or network.decoder=fcn",
+    "swin": "pre-training, classification, segmentation by Swin UNETR's decoder",
     "unet": "segmentation, from scratch: the baseline",
 }
 

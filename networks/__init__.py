@@ -20,6 +20,7 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_large": (VIT, {"hidden_size": 1024, "mlp_size": 4096, "layers": 24, "heads": 16}),
     "resnet18": ("networks.resnet:resnet18", RESNET_SIZES),
     "resnet50": ("networks.resnet:resnet50", RESNET_SIZES),
+    "swin_unetr": ("networks.swin:Swin", {"width": 48, "depths": [2, 2, 2, 2], "heads": [3, 6, 12, 24], "window": 7}),
 }
 NETWORKS = ENCODERS | {"unet": ("networks.unet:unet", {"channels": [16, 32, 64, 128, 256]})}
 

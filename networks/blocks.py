@@ -16,13 +16,14 @@ from monai.networks.blocks.dynunet_block import UnetResBlock
 from monai.networks.blocks.transformerblock import TransformerBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
+from monai.networks.nets.swin_unetr import SwinTransformerBlock
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 BLOCKS = (
     TransformerBlock, ResNetBlock, ResNetBottleneck, UnetResBlock, UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock, ResidualUnit,
-    Convolution,
+    Convolution, SwinTransformerBlock,
 )  # fmt: skip
 
 

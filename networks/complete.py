@@ -14,6 +14,7 @@ from networks.features import Encoder
 from networks.heads import Classifier
 from networks.resnet import ResNet
 from networks.resnet_unet import ResNetUNet
+from networks.swin import Swin, swin_unetr
 from networks.unetr import unetr
 from networks.vit import ViT
 
@@ -47,8 +48,10 @@ def build(
 def segmenter(
     encoder: Encoder, outputs: int, feature_size: int = 16, decoder: str = "unet", any_size: bool = False
 ) -> nn.Module:
-    """Put a decoder on an encoder: UNETR's on a ViT, a U-Net's or, by decoder "fcn", linear scores on a ResNet."""
+    """Put a decoder on an encoder: UNETR's, Swin UNETR's, or on a ResNet a U-Net's or, by decoder "fcn", linear scores."""
     if isinstance(encoder, ViT):
         return unetr(encoder, outputs, feature_size, any_size=any_size)
+    if isinstance(encoder, Swin):
+        return swin_unetr(encoder, outputs)
     assert isinstance(encoder, ResNet)
     return FCN(encoder, outputs) if decoder == "fcn" else ResNetUNet(encoder, outputs, feature_size)

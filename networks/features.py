@@ -22,11 +22,12 @@ class Features(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """The network that is kept. `family`, `landmark` and `first` say how its weights are known in a file (see transfer)."""
+    """The network that is kept. `family` to `renamed` say how its weights are known in a file (see transfer)."""
 
     family: ClassVar[str]  # its name in messages
     landmark: ClassVar[str]  # a tensor's name that tells where in a file the encoder stands
     first: ClassVar[str]  # the weight of its first convolution
+    renamed: ClassVar[tuple[tuple[str, str], ...]] = ()  # parts of names in files of other projects, and ours
     in_channels: int
     spatial_dims: int
     width: int  # the length of the pooled vector

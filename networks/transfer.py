@@ -50,8 +50,11 @@ def load_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], plan: Mapping[
     """Load `tensors` into `encoder` and report it; raises TransferError, with the encoder untouched, when they do not fit.
 
     The names may be those of the encoder or of a larger network that has it, such as `vit.` in a UNETR or `backbone.`;
-    the common ImageNet weights are a ResNet with an `fc` besides, which is skipped.
+    the common ImageNet weights are a ResNet with an `fc` besides, which is skipped, those of Swin UNETR a Swin transformer
+    with heads.
     """
+    for theirs, ours in encoder.renamed:
+        tensors = {name.replace(theirs, ours): value for name, value in tensors.items()}
     prefix = _prefix_of(tensors, encoder)
     source = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     target = encoder.state_dict()

@@ -14,7 +14,7 @@ from medssl.config.methods import (
     SwAVSettings,
     VICRegSettings,
 )
-from medssl.config.networks import EncoderSettings, ResNetSettings, UNetSettings, ViTSettings, encoder_sizes
+from medssl.config.networks import EncoderSettings, ResNetSettings, SwinSettings, UNetSettings, ViTSettings, encoder_sizes
 from medssl.config.pretrain import Pretrain
 from medssl.config.schedules import Constant, Cosine, FineTune, OneCycle, ScheduleSettings
 from medssl.config.shared import AS_RESOLVED, WITHOUT_EFFECT, Shared
@@ -44,6 +44,7 @@ __all__ = [
     "Shared",
     "SimCLRSettings",
     "SwAVSettings",
+    "SwinSettings",
     "Table",
     "UNetSettings",
     "VICRegSettings",

@@ -8,6 +8,7 @@ from medssl.config.tables import Sizes, Table
 from networks import NETWORKS
 
 Normalise = Literal["none", "imagenet"]
+Stages = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
 NORMALISED = "imagenet: the mean and deviation of natural images, for weights trained with them"
 
 
@@ -57,6 +58,31 @@ class ResNetSettings(Table):
         return 8 * self.stem_stride * (2 if self.stem_pool else 1)
 
 
+class SwinSettings(Table):
+    """The Swin transformer of Swin UNETR; by default with the sizes of the weights of Tang et al., 2022."""
+
+    name: Literal["swin_unetr"]
+    width: int = Field(48, ge=12, multiple_of=12, description="channels after the patches of 2, doubled by each stage")
+    depths: Stages = Field([2, 2, 2, 2], description="blocks of each of the four stages")
+    heads: Stages = Field([3, 6, 12, 24], description="attention heads of each stage; divides its channels")
+    window: int = Field(7, ge=2, description="patches along an axis that attend to each other")
+    decoder_channels: int = Field(16, ge=1, description="channels of the decoder at full resolution in pre-training")
+    normalise: Normalise = Field("none", description=NORMALISED)
+
+    @property
+    def feature_size(self) -> int:
+        """Channels of the decoder at full resolution, which in Swin UNETR are those of the patches."""
+        return self.width
+
+    @model_validator(mode="after")
+    def divisible(self) -> Self:
+        if any(self.width * 2**stage % heads for stage, heads in enumerate(self.heads)):
+            raise ValueError(
+                f"heads: found {self.heads}, expected divisors of the channels {self.width}, doubled by each stage"
+            )
+        return self
+
+
 class UNetSettings(Table):
     """A residual U-Net, always trained from scratch: the baseline."""
 
@@ -66,14 +92,16 @@ class UNetSettings(Table):
     )
 
 
-NetworkSettings = ViTSettings | ResNetSettings | UNetSettings
-EncoderSettings = ViTSettings | ResNetSettings
+NetworkSettings = ViTSettings | ResNetSettings | SwinSettings | UNetSettings
+EncoderSettings = ViTSettings | ResNetSettings | SwinSettings
 
 
 def unit_of(network: NetworkSettings, axes: int) -> list[int]:
     """Tell what the sides of a crop must be multiples of."""
     if isinstance(network, ViTSettings):
         return network.patch_size
+    if isinstance(network, SwinSettings):
+        return [32] * axes
     return [network.stride if isinstance(network, ResNetSettings) else 2 ** (len(network.channels) - 1)] * axes
 
 

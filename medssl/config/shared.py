@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from medssl.config.intensity import Percentiles, Window
-from medssl.config.networks import NetworkSettings, ResNetSettings, unit_of
+from medssl.config.networks import NetworkSettings, ResNetSettings, SwinSettings, unit_of
 from medssl.config.schedules import Constant, FineTune, OneCycle, ScheduleSettings
 from medssl.config.tables import Sizes, Table, named
 
@@ -141,6 +141,10 @@ class Shared(Table):
             raise ValueError(f"crop_size: found {self.crop_size}, expected multiples of {unit}")
         if isinstance(self.network, ResNetSettings) and self.part_size == 1 and self.crop_size == unit:
             raise ValueError(f"{self.part_name}: found 1, expected at least 2 for the batch norms of {self.network.name}")
+        if isinstance(self.network, SwinSettings) and self.crop_size == unit:
+            raise ValueError(
+                f"crop_size: found {self.crop_size}, expected more than {unit} for the norms of {self.network.name}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """How to make a network without medssl: a class of MONAI's and its arguments, or where MONAI has none, our code.
 
-MONAI's own classes are `UNETR` at patch 16 with 12 layers, `UNet`, `ResNet` with one linear layer, and as encoders `ViT`
-and `ResNet`. What is built otherwise needs `networks/`, which knows nothing of medssl and is carried along (see `carried`).
+MONAI's own classes are `UNETR` at patch 16 with 12 layers, `SwinUNETR`, `UNet`, `ResNet` with one linear layer, as encoders `ViT`
+`SwinTransformer` and `ResNet`. What is built otherwise needs `networks/`, which knows nothing of medssl and is carried along (see `carried`).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import torch
 from monai.networks.nets import UNETR, UNet
 from torch import Tensor, nn
 
-from medssl.config import ResNetSettings, UNetSettings, ViTSettings
+from medssl.config import ResNetSettings, SwinSettings, UNetSettings, ViTSettings
 from medssl.exports.source import ENCODER_TASK, Source
 from medssl.problems import RunError
 from networks.features import Normalise
@@ -69,6 +69,8 @@ def monai_arguments(source: Source) -> tuple[str, dict[str, Any]] | None:
         if source.task == ENCODER_TASK:
             return "monai.networks.nets.ViT", vit(source, settings)
         return ("monai.networks.nets.UNETR", unetr(source, settings)) if isinstance(network, UNETR) else None
+    if isinstance(settings, SwinSettings):
+        return swin(source, settings)
     linear = source.arguments.get("head") == "linear"
     if source.task == ENCODER_TASK or linear:
         return "monai.networks.nets.ResNet", resnet(source, settings)
@@ -94,6 +96,21 @@ def unetr(source: Source, settings: ViTSettings) -> dict[str, Any]:
         "feature_size": settings.feature_size,
         **{name: sizes[name] for name in ("img_size", "hidden_size", "mlp_dim", "num_heads")},
     }
+
+
+def swin(source: Source, settings: SwinSettings) -> tuple[str, dict[str, Any]] | None:
+    """The whole network, or the encoder alone, whose arguments have other names."""
+    dims, size = source.settings.spatial_dims, settings.width
+    sizes: dict[str, Any] = {"depths": settings.depths, "num_heads": settings.heads}
+    if source.task == "segmentation":
+        return "monai.networks.nets.SwinUNETR", dimensions(source) | sizes | {
+            "feature_size": size,
+            "window_size": settings.window,
+        }
+    if source.task != ENCODER_TASK:
+        return None
+    sizes |= {"window_size": [settings.window] * dims, "patch_size": [2] * dims, "embed_dim": size}
+    return "monai.networks.nets.swin_unetr.SwinTransformer", {"spatial_dims": dims, "in_chans": source.split.channels} | sizes
 
 
 def resnet(source: Source, settings: ResNetSettings) -> dict[str, Any]:
@@ -133,7 +150,7 @@ def refuse_difference(constructor: Constructor, source: Source) -> None:
     made.load_state_dict(constructor.state)
     images = examples(source, 1)
     with torch.inference_mode():
-        found, expected = (first(network(images)) for network in (made, source.network))
+        found, expected = (one_of(network(images)) for network in (made, source.network))
     if difference(found, expected) > CLOSE:
         raise RunError(f"{constructor.target} answers otherwise than the run's network, so nothing was written")
 
@@ -149,7 +166,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
 
 
-def first(output: Any) -> Tensor:
-    """The first output of a network that may have several: of MONAI's ViT the tokens."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
+def one_of(output: Any) -> Tensor:
+    """Of the outputs of MONAI's ViT the tokens, of those of its Swin transformer the last map."""
+    found: Tensor = output[-1] if isinstance(output, list) else output[0] if isinstance(output, tuple) else output
     return found

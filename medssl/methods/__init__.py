@@ -9,7 +9,7 @@ from typing import Any
 
 from networks import ENCODERS
 
-ANY = ("vit", "resnet")  # how the names of networks begin
+ANY = ("vit", "resnet", "swin")  # how the names of networks begin
 METHODS = {
     "recon_contrast": ("medssl.methods.recon_contrast:ReconContrast", ANY),
     "masked": ("medssl.methods.masked:Masked", ANY),

@@ -20,6 +20,7 @@ VIT = {"name": "vit_tiny", "hidden_size": 24, "mlp_size": 48, "heads": 3, "featu
 UNETR = VIT | {"layers": 12}
 PATCHES = VIT | {"layers": 3}
 RESNET = {"name": "resnet18", "width": 4, "feature_size": 4}
+SWIN = {"name": "swin_unetr", "width": 12, "depths": [2, 1, 1, 1], "heads": [1, 2, 3, 4], "window": 3}
 UNET = {"name": "unet", "channels": [4, 8, 16]}
 KINDS: dict[str, dict[str, Any]] = {  # with the constructor's name, by what they are called
     "UNETR 3D": {"network": UNETR | {"patch_size": [16] * 3}},
@@ -28,6 +29,9 @@ KINDS: dict[str, dict[str, Any]] = {  # with the constructor's name, by what the
     "UNet 2D": {"network": UNET},
     "ResNet 2D": {"network": RESNET, "task": "classification"},
     "ResNet 3D": {"network": RESNET, "task": "classification", "channels": 2},
+    "SwinUNETR 3D": {"network": SWIN, "crop_size": [64, 32, 32]},
+    "SwinUNETR 2D": {"network": SWIN, "crop_size": [64, 64]},
+    "SwinTransformer 2D": {"network": SWIN, "crop_size": [64, 64], "task": "encoder"},
     "ViT 3D": {"network": PATCHES | {"patch_size": [8, 8, 16]}, "task": "encoder"},
     "ResNet encoder 2D": {"network": RESNET, "task": "encoder"},
     "build patches 3D": {"network": PATCHES | {"patch_size": [8] * 3}},

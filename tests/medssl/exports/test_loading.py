@@ -11,7 +11,7 @@ import torch
 from made_runs import KINDS
 
 from medssl.cli import main
-from medssl.exports.constructors import difference, examples, first
+from medssl.exports.constructors import difference, examples, one_of
 from medssl.exports.source import read_source
 from networks import build_encoder
 from networks.transfer import load_encoder, read_weights
@@ -27,7 +27,8 @@ for folder, lines in json.load(open("jobs.json")):
     images = torch.from_numpy(np.load("images.npy"))
     with torch.inference_mode():
         output = names["network"](images)
-    np.save("output.npy", (output[0] if isinstance(output, tuple) else output).numpy())
+    output = output[-1] if isinstance(output, list) else output[0] if isinstance(output, tuple) else output
+    np.save("output.npy", output.numpy())
     sys.path.remove(folder)
     for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
         assert sys.modules.pop(name).__file__.startswith(folder)
@@ -48,7 +49,7 @@ def test_networks_of_all_kinds_answer_alike_without_medssl(make_run: Callable[..
         source = read_source(run := make_run(kind))
         images = examples(source, 2)
         with torch.inference_mode():
-            answer = first(source.network(images))
+            answer = one_of(source.network(images))
         for form in ("safetensors", "huggingface"):
             folder, lines = exported(run, form, capsys)
             code = "\n".join(lines)
