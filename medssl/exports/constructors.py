@@ -1,7 +1,8 @@
 """How to make a network without medssl: a class of MONAI's and its arguments, or where MONAI has none, our code.
 
-MONAI's own classes are `UNETR` at patch 16 with 12 layers, `SwinUNETR`, `UNet`, `ResNet` with one linear layer, as encoders `ViT`
-`SwinTransformer` and `ResNet`. What is built otherwise needs `networks/`, which knows nothing of medssl and is carried along (see `carried`).
+MONAI's own classes are `UNETR` at patch 16 with 12 layers, `SwinUNETR`, `UNet`, `ResNet` with one linear layer, and as
+encoders `ViT`, `SwinTransformer` and `ResNet`. What is built otherwise needs `networks/`, which knows nothing of medssl and
+is carried along (see `carried`).
 """
 
 from collections.abc import Mapping
