@@ -25,6 +25,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"medssl.{script}.write_report", lambda folder: folder)
 
 
+@pytest.mark.slow
 def test_a_pretrained_swin_goes_on_to_swin_unetr(
     pretraining: Callable[..., Pretrain], finetuning: Callable[..., Finetune]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from medssl import checkpoint
 from medssl.config import Finetune, Pretrain
 from medssl.exports.source import arguments_of
 from medssl.plan import ENCODER
@@ -107,7 +108,7 @@ def write_run(
     if task == "encoder":
         write_weights(folder / ENCODER, made, plan)  # type: ignore[arg-type]
     else:
-        torch.save({"model": made.state_dict(), "step": 1}, folder / "checkpoint_best.pt")
+        checkpoint.write(folder / checkpoint.BEST, {"model": made.state_dict(), "step": 1})
     return folder
 
 

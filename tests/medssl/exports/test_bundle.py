@@ -82,6 +82,7 @@ def bundles(make_run: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
     return runs
 
 
+@pytest.mark.slow
 def test_monai_alone_says_the_same(bundles: dict[str, Path]) -> None:
     for kind, run in bundles.items():
         source = read_source(run)

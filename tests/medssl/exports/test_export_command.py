@@ -74,9 +74,9 @@ def test_runs_that_cannot_be_exported(make_run: Make, tmp_path: Path, capsys: py
 def test_the_averaged_weights_are_those_of_a_run_that_keeps_its_last(make_run: Make) -> None:
     """`ema=` with `checkpoint=latest`: the checkpoint holds both, and the average was judged."""
     run = make_run("UNet 2D", ema=0.9, checkpoint="latest")
-    state = torch.load(run / "checkpoint_best.pt", weights_only=True)
+    state = checkpoint.load(run / checkpoint.BEST)
     average = {f"module.{name}": value + 1 for name, value in state["model"].items()} | {"n_averaged": torch.tensor(3)}
-    torch.save(state | {"average": average}, run / checkpoint.LATEST)
+    checkpoint.write(run / checkpoint.LATEST, state | {"average": average})
     weights = read_source(run).network.state_dict()
     assert all(torch.equal(weights[name], value + 1) for name, value in state["model"].items())
 

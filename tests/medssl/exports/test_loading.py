@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from made_runs import KINDS
 
@@ -16,6 +17,7 @@ from medssl.exports.source import read_source
 from networks import build_encoder
 from networks.transfer import load_encoder, read_weights
 
+QUICK = {"UNETR 3D", "ResNet 2D", "SwinTransformer 2D", "build patches 3D"}
 ALONE = """
 import json, os, sys
 import numpy as np, torch
@@ -36,16 +38,19 @@ assert not {"medssl", "networks", "transforms"} & set(sys.modules)
 """
 
 
-def exported(run: Path, form: str, capsys) -> tuple[Path, list[str]]:  # type: ignore[no-untyped-def]
+def exported(run: Path, form: str, capsys: pytest.CaptureFixture[str]) -> tuple[Path, list[str]]:
     """Export as the command does; gives the folder and the lines of code that it printed."""
     assert main(["export", str(run), "--to", form]) == 0
     folder, _, *lines = capsys.readouterr().out.splitlines()
     return Path(folder), lines
 
 
-def test_networks_of_all_kinds_answer_alike_without_medssl(make_run: Callable[..., Path], tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("kinds", [QUICK, pytest.param(sorted(KINDS.keys() - QUICK), marks=pytest.mark.slow)], ids=len)
+def test_networks_of_all_kinds_answer_alike_without_medssl(
+    kinds: Iterable[str], make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     jobs, expected = [], {}
-    for kind in KINDS:
+    for kind in kinds:
         source = read_source(run := make_run(kind))
         images = examples(source, 2)
         with torch.inference_mode():
@@ -68,7 +73,7 @@ def test_networks_of_all_kinds_answer_alike_without_medssl(make_run: Callable[..
         assert difference(torch.from_numpy(np.load(folder / "output.npy")), answer) < 1e-5, kind
 
 
-def test_the_exported_encoder_is_one_to_start_from(make_run: Callable[..., Path], capsys) -> None:  # type: ignore[no-untyped-def]
+def test_the_exported_encoder_is_one_to_start_from(make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     """Of a pre-training and of a fine-tuned network, with its plan, which names no folder of this machine."""
     for kind in ("ViT 3D", "UNETR 3D"):
         source = read_source(run := make_run(kind))

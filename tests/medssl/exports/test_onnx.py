@@ -16,7 +16,7 @@ from networks.features import Encoder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-QUICK = ("UNet 2D", "build scaled 2D")
+QUICK = ("UNet 2D",)
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind not in QUICK]
 
 
