@@ -122,10 +122,9 @@ def failure(error: BaseException) -> str:
         return f"out of memory ({wanted_memory(error)}): smaller crops, a smaller batch_size or fewer workers need less"
     if isinstance(error, OSError) and error.filename is not None:
         return _shorten(printable(f"{error.filename}: found {error.strerror}, expected to read or write it"), LONGEST)
-    if str(error).startswith("DataLoader worker"):  # torch's words for a worker that is gone
-        return worker_gone(str(error))
-    if isinstance(error, ConnectionError | EOFError):  # the same, while it handed over a batch
-        return worker_gone("DataLoader worker gone in the middle of a batch")
+    handing_over = isinstance(error, ConnectionError | EOFError)
+    if handing_over or str(error).startswith("DataLoader worker"):  # torch's words for a worker that is gone
+        return worker_gone("DataLoader worker gone in the middle of a batch" if handing_over else str(error))
     if is_rank_gone(error):
         return "found another rank gone, expected it to live; what it said is the reason"
     return first_line(error)

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from medssl import __version__, checkpoint
+from medssl import __version__
 from medssl.config import Finetune, Pretrain, ResNetSettings, UNetSettings, encoder_sizes
+from medssl.model_file import model_path, read_model
 from medssl.plan import ENCODER
 from medssl.problems import InputError, Problem
 from medssl.recipes import explain
@@ -148,13 +149,7 @@ def weights_of(run: Run, settings: Pretrain | Finetune) -> dict[str, Tensor]:
         except TransferError as error:
             found, _, expected = str(error).removeprefix("found ").partition(", expected ")
             raise InputError([Problem(str(path), "encoder", found, expected)]) from None
-    path = run.folder / (checkpoint.BEST if settings.checkpoint == "best" else checkpoint.LATEST)
-    if not path.is_file():
-        raise InputError([Problem(str(path), "checkpoint", "no such file", "the weights of the run")])
-    state = checkpoint.load(path)
-    averaged = {} if settings.checkpoint == "best" else state.get("average", {})
-    weights: dict[str, Tensor] = state["model"]
-    return {name: averaged.get(f"module.{name}", value) for name, value in weights.items()}
+    return read_model(model_path(run.folder))[0]
 
 
 def arguments_of(settings: Pretrain | Finetune, split: Split) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from medssl import checkpoint
 from medssl.config import Finetune, Pretrain
 from medssl.exports.source import arguments_of
+from medssl.model_file import FORMAT, MODEL
 from medssl.plan import ENCODER
 from medssl.run_folder import config_of
 from medssl.splits import read_split, write_split
@@ -108,7 +108,7 @@ def write_run(
     if task == "encoder":
         write_weights(folder / ENCODER, made, plan)  # type: ignore[arg-type]
     else:
-        checkpoint.write(folder / checkpoint.BEST, {"model": made.state_dict(), "step": 1})
+        write_weights(folder / MODEL, made, plan | {"format": FORMAT, "task": task, "settings": {}})
     return folder
 
 

@@ -5,12 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from medssl import checkpoint
 from medssl.cli import main
 from medssl.exports import FORMATS
-from medssl.exports.source import read_source
+from medssl.model_file import MODEL
 
 Make = Callable[..., Path]
 
@@ -63,22 +61,12 @@ def test_runs_that_cannot_be_exported(make_run: Make, tmp_path: Path, capsys: py
     assert "roi: found 0.2, expected a run on whole images" in refusal([str(cut), "--to", "monai-bundle"], capsys)
     fitted = make_run("UNet 2D", fit=[32, 32])
     assert "fit: found [32, 32], expected a run without" in refusal([str(fitted), "--to", "monai-bundle"], capsys)
-    (fitted / "checkpoint_best.pt").unlink()
-    assert "found no such file, expected the weights of the run" in refusal([str(fitted), "--to", "safetensors"], capsys)
+    (fitted / MODEL).unlink()
+    assert "found a fine-tuning without it" in refusal([str(fitted), "--to", "safetensors"], capsys)
     (fitted / "summary.json").write_text("{}")
     assert "found a run that is not finished" in refusal([str(fitted), "--to", "safetensors"], capsys)
     for run in (encoder, cut, fitted):
         assert not list(run.glob("*export*"))
-
-
-def test_the_averaged_weights_are_those_of_a_run_that_keeps_its_last(make_run: Make) -> None:
-    """`ema=` with `checkpoint=latest`: the checkpoint holds both, and the average was judged."""
-    run = make_run("UNet 2D", ema=0.9, checkpoint="latest")
-    state = checkpoint.load(run / checkpoint.BEST)
-    average = {f"module.{name}": value + 1 for name, value in state["model"].items()} | {"n_averaged": torch.tensor(3)}
-    checkpoint.write(run / checkpoint.LATEST, state | {"average": average})
-    weights = read_source(run).network.state_dict()
-    assert all(torch.equal(weights[name], value + 1) for name, value in state["model"].items())
 
 
 def test_the_card_tells_figures_with_intervals_and_limits(make_run: Make, tmp_path: Path) -> None:
