@@ -18,7 +18,7 @@ from medssl.problems import InputError, Problem, RunError, failure, is_rank_gone
 from medssl.signals import listening
 from medssl.stopping import Elsewhere, Finished, OutOfTime, Stopped
 
-WAIT = 3.0  # seconds that a rank stays which ends because another one does: a launcher then kills those that still speak
+WAIT = 4.0  # seconds that a rank stays which ends because another one does: a launcher then kills those that still speak
 USES = {  # of networks, by how their names begin
     "vit": "pre-training, classification, segmentation by a UNETR decoder",
     "resnet": "pre-training, classification, segmentation by a U-Net decoder or network.decoder=fcn",
@@ -295,7 +295,7 @@ def guarded(work: Callable[[], object], debug: bool = False) -> int:
         if debug:
             raise
         if is_rank_gone(error):
-            time.sleep(WAIT)  # the rank itself has said why, and the launcher ends this one in the meantime
+            time.sleep(2 * WAIT)  # the rank itself has said why, and the launcher ends this one in the meantime
         print(f"error: {failure(error)}", file=sys.stderr)
         return 1
     return 0

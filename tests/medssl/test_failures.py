@@ -64,7 +64,14 @@ def spoil(where: str) -> Callable[..., dict[str, Any]]:
     return step
 
 
-@pytest.mark.parametrize(("where", "name"), [("weights", "model."), ("optimiser", "optimiser.state"), ("statistics", "model.")])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        pytest.param("weights", "model.", marks=pytest.mark.slow),
+        pytest.param("optimiser", "optimiser.state", marks=pytest.mark.slow),
+        ("statistics", "model."),
+    ],
+)
 def test_nothing_that_is_not_finite_is_ever_saved(
     where: str, name: str, finetuning: Callable[..., Finetune], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +168,7 @@ def test_a_store_that_breaks_names_the_case_and_the_file(
     assert words in said
 
 
+@pytest.mark.slow
 def test_a_store_that_is_removed_serves_those_who_have_it_open(pretraining: Callable[..., Pretrain], tmp_path: Path) -> None:
     settings = pretraining(store=tmp_path / "store", workers=1)
     with forked(settings, change=break_store(settings, lambda path: path.unlink(missing_ok=True))) as process:
