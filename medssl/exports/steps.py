@@ -102,8 +102,9 @@ def postprocessing(source: Source) -> list[Step]:
         kind = "uint8" if len(source.split.labels) <= 256 else "uint16"
         ending = ".png" if suffix_of(source) in PICTURES else ".nii.gz"
         return [
+            # class scores go back to the image's grid and then become labels, as in `medssl predict`
+            step("Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False, to_tensor=True),
             step("AsDiscreted", "pred", argmax=True),
-            step("Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=True, to_tensor=True),
             step(
                 "SaveImaged", "pred", output_dir="@output_dir", output_postfix="seg", output_ext=ending,
                 output_dtype=f"$numpy.{kind}", separate_folder=False, resample=False,
