@@ -7,7 +7,7 @@ BENCHMARKS := limits views batch_views crops losses step finetune_step windows p
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: install demo test test-kill check audit bench hippocampus figshare alzheimer tumour_types progression clean
+.PHONY: install demo test test-kill test-long check audit bench hippocampus figshare alzheimer tumour_types progression clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PYTEST)
+
+# Every kind of network as ONNX, and what else takes minutes.
+test-long: $(INSTALLED)
+	$(PYTEST) -m long
 
 # The long proof that a killed run loses nothing: kill -9 at every kind of moment, about 20 minutes on two cores.
 test-kill: $(INSTALLED)

@@ -16,11 +16,10 @@ from networks.features import Encoder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-QUICK = ("UNet 2D",)
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind not in QUICK]
+MARKS = {"UNet 2D": (), "UNETR 3D": pytest.mark.slow, "ResNet 2D": pytest.mark.slow}  # of those in the suite
 
 
-@pytest.mark.parametrize("kind", [*QUICK, *SLOW])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS.get(kind, pytest.mark.long)) for kind in KINDS])
 def test_every_network_answers_alike(kind: str, make_run: Callable[..., Path]) -> None:
     run = make_run(kind)
     assert main(["export", str(run), "--to", "onnx"]) == 0

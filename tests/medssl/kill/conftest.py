@@ -1,14 +1,6 @@
-"""The long proof runs by `-m kill` alone (`make test-kill`) and tells what it tried."""
+"""The long proof tells what it tried."""
 
 import pytest
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long proof out where nobody asked for it."""
-    if "kill" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("kill")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
