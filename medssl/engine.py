@@ -46,7 +46,7 @@ def train(
     """
     optimiser = optimiser_of(settings, training.groups)
     average = Average(training.model, settings.ema)
-    conditions = conditions_of(settings, compute, training.data)
+    conditions = conditions_of(settings, compute, training.data())
     progress = resume(run, settings, conditions, training, optimiser, average)
     if (progress.step < settings.steps or progress.unjudged) and not progress.stop:
         train_on(run, settings, compute, training, optimiser, average, progress, conditions, profile, deadline or Deadline())

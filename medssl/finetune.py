@@ -138,7 +138,7 @@ def training_of(settings: Finetune, compute: Compute, split: Split, store: Store
         transform=augment,
         before_step=before_step,
         epoch=len(crops),
-        data=data_of(settings, split, parts_of(settings), store, labels=True),
+        data=lambda: data_of(settings, split, parts_of(settings), store, labels=True),
     )
 
 

@@ -205,7 +205,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
         warnings=warnings,
         before_step=method.before_step,
         epoch=len(crops),
-        data=data_of(settings, split, PARTS, store, labels=False),
+        data=lambda: data_of(settings, split, PARTS, store, labels=False),
     )
 
 

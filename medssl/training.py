@@ -1,7 +1,7 @@
 """What a script tells the engine of what it trains, and what passes between loaders, step and engine: batches."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class Training:
     warnings: Callable[[dict[str, Any]], list[str]] = lambda figures: []  # of a step and its validation
     before_step: Callable[[int], None] = lambda step: None
     epoch: int = 1  # crops after which every case was seen once
-    data: dict[str, str] = field(default_factory=dict)  # what it reads, as `data_of` tells it
+    data: Callable[[], dict[str, str]] = dict  # what it reads, as `data_of` tells it
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -75,7 +75,7 @@ def sessions() -> Iterator[list[subprocess.Popen[bytes]]]:
             kill_all(process)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_killed_five_times_gives_the_same_table(tmp_path: Path, sessions: list[subprocess.Popen[bytes]]) -> None:
     def start(folder: Path) -> subprocess.Popen[bytes]:
         sessions.append(started(folder))
