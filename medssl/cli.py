@@ -27,6 +27,15 @@ USES = {  # of networks, by how their names begin
 }
 
 
+TUNE = """\
+Search settings on validation; the test part is not read. Every trial is a run of the ordinary script; one that is worse than
+the median of the finished ones is ended early. Stopped at any moment, the same command goes on.
+
+A space is key=from..to (by the logarithm where one end is more than ten times the other), key=a,b,c, or a JSON file of these.
+Where nothing is said: lr a decade and a half around the recipe's; weight_decay 0, 0.01, 0.05 and the recipe's; in a
+fine-tuning also encoder_lr 0.01..1, not for unet and a frozen encoder. The first trial has the recipe's own settings."""
+
+
 def script(kind: str, arguments: Sequence[str] | None = None) -> int:
     """Run ssl_pretrain.py or ssl_finetune.py; gives the exit code."""
     parser = argparse.ArgumentParser(
@@ -162,6 +171,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study_arguments(study)
     study.set_defaults(run=run_study)
 
+    tune = commands.add_parser(
+        "tune",
+        parents=[shared],
+        help="search a recipe's settings on validation, and write the recipe that is best",
+        description=TUNE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tune_arguments(tune)
+    tune.set_defaults(run=run_tune)
+
     export = commands.add_parser("export", parents=[shared], help="write a run's network in a format that other programs read")
     export_command.add_arguments(export)
     export.set_defaults(run=export_command.run)
@@ -259,6 +278,22 @@ def hours(text: str) -> float:
     if not 0 < float(text) <= 24 * 366:
         raise ValueError(text)
     return float(text)
+
+
+def tune_arguments(tune: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl tune`."""
+    tune.add_argument("recipe", help="of fine-tuning or pre-training, or a study, whose arms are searched alike")
+    tune.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's, or the study's")
+    tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the search")
+    tune.add_argument("--trials", type=int, default=20, metavar="N", help="trainings altogether, those there included [20]")
+    tune.add_argument("--space", nargs="+", default=[], metavar="key=values", help="what is searched, or a JSON file of it")
+    tune.add_argument("--jobs", type=int, default=1, metavar="K", help="trials side by side, which share cores and GPUs")
+    tune.add_argument(
+        "--at", nargs="+", default=[], metavar="axis=value", help="of a study: where on its axes; default: their first values"
+    )
+    tune.add_argument(
+        "--launcher", metavar="COMMAND", help="what starts a script, as in 'torchrun --nproc_per_node=2'; default: this python"
+    )
 
 
 def millimetres(text: str) -> float:
@@ -394,6 +429,13 @@ def run_rates(options: argparse.Namespace) -> None:
 def run_study(options: argparse.Namespace) -> None:
     """`medssl study`."""
     from medssl.study.command import run
+
+    run(options)
+
+
+def run_tune(options: argparse.Namespace) -> None:
+    """`medssl tune`."""
+    from medssl.tuning.command import run
 
     run(options)
 

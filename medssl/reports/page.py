@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from medssl.problems import printable
 
@@ -46,6 +47,13 @@ def words(value: Any) -> str:
     return escape(printable(str(value)))
 
 
+class Link(NamedTuple):
+    """Words in a table that lead to a file beside the page."""
+
+    text: str
+    target: str  # from the page's folder
+
+
 def section(title: str, *body: str) -> str:
     """Give a heading and what stands under it; nothing where there is nothing."""
     return f"<section>\n<h2>{words(title)}</h2>\n{''.join(body)}</section>\n" if any(body) else ""
@@ -70,7 +78,7 @@ def bullets(items: Sequence[str], kind: str = "") -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], name: str) -> str:
     """Give a table of numbers, the first column words; a wide one scrolls inside its own box, which `name` labels."""
     head = "".join(f'<th scope="col">{words(cell)}</th>' for cell in header)
-    body = "".join(_row([words(cell) for cell in row]) for row in rows)
+    body = "".join(_row([_cell(cell) for cell in row]) for row in rows)
     inner = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{words(name)}">\n{inner}\n</div>\n'
 
@@ -125,6 +133,12 @@ def _class(kind: str) -> str:
 def _row(cells: Sequence[str]) -> str:
     rest = "".join(f"<td>{cell}</td>" for cell in cells[1:])
     return f'<tr><th scope="row">{cells[0]}</th>{rest}</tr>\n'
+
+
+def _cell(cell: Any) -> str:
+    if isinstance(cell, Link):
+        return f'<a href="{escape(quote(cell.target))}">{words(cell.text)}</a>'
+    return words(cell)
 
 
 def _data(png: bytes) -> str:

@@ -68,14 +68,7 @@ class StudyFolder:
 
     def user(self, run: Run) -> str:
         """The process that has a run at the moment, on this machine or another one; empty where none has."""
-        try:
-            with (self.path(run) / ".lock").open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return ""
-        except FileNotFoundError:
-            return ""
-        except OSError:
-            return (self.path(run) / ".lock").read_text(errors="replace").strip() or "unknown"
+        return user_of(self.path(run))
 
     def log(self, run: Run) -> Path:
         """The file of what a run says on stderr."""
@@ -113,6 +106,18 @@ class StudyFolder:
                     problem = Problem(str(self.path(run)), name, now, f"{was}, as the run was started")
                     found.setdefault(problem[1:], problem)
         return list(found.values())
+
+
+def user_of(folder: Path) -> str:
+    """The process that has a run folder at the moment, on this machine or another one; empty where none has."""
+    try:
+        with (folder / ".lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return ""
+    except FileNotFoundError:
+        return ""
+    except OSError:
+        return (folder / ".lock").read_text(errors="replace").strip() or "unknown"
 
 
 def threads_of(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Runner:
     def run(self, watch: Callable[[], None] = lambda: None) -> None:
         """Make all runs; on return `failures` and `stopped` say how it went. `watch` is called between looks."""
         self.folder.write_failures({}, self.names)
-        with self._forwarding():
+        with catching(self._stop):
             while self.running or (self.waiting and not self.stopped):
                 self._collect()
                 if not self.stopped:
@@ -128,21 +128,27 @@ class Runner:
         self.folder.write_failures(self.failures, self.names)
         self.told(what, run, why)
 
-    @contextmanager
-    def _forwarding(self) -> Iterator[None]:
-        """Hand SIGINT and SIGTERM to the processes, and as SIGTERM what a closed terminal sends."""
+    def _stop(self, number: int) -> None:
+        self.stopped = number
+        for started in self.running:
+            started.process.send_signal(handed_on(number))
 
-        def forward(number: int, frame: Any) -> None:
-            self.stopped = number
-            for started in self.running:
-                started.process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+@contextmanager
+def catching(told: Callable[[int], None]) -> Iterator[None]:
+    """Tell of SIGINT, SIGTERM and the SIGHUP of a closed terminal instead of dying of them."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, frame: told(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def handed_on(number: int) -> int:
+    """The signal that a process gets for one that reached us: scripts know no SIGHUP."""
+    return signal.SIGTERM if number == signal.SIGHUP else number
 
 
 def environment(place: int, jobs: int) -> dict[str, str]:
