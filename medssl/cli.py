@@ -31,7 +31,7 @@ TUNE = """\
 Search settings on validation; the test part is not read. Every trial is a run of the ordinary script; one that is worse than
 the median of the finished ones is ended early. Stopped at any moment, the same command goes on.
 
-A space is key=from..to (by the logarithm where one end is more than ten times the other), key=a,b,c, or a JSON file of these.
+A space is key=from..to (by the logarithm where one end is ten times the other or more), key=a,b,c, or a JSON file of these.
 Where nothing is said: lr a decade and a half around the recipe's; weight_decay 0, 0.01, 0.05 and the recipe's; in a
 fine-tuning also encoder_lr 0.01..1, not for unet and a frozen encoder. The first trial has the recipe's own settings."""
 
@@ -392,7 +392,13 @@ def run_report(options: argparse.Namespace) -> None:
     from medssl.comparison.words import answer, headline
     from medssl.reports.report import write_comparison, write_report
     from medssl.runs import is_run
+    from medssl.tuning.folder import read_search
 
+    if read_search(options.folder):
+        from medssl.tuning.report import write_search
+
+        print(write_search(options.folder))
+        return
     if not options.folder.is_dir() or is_run(options.folder):
         print(write_report(options.folder))
         return

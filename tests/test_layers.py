@@ -26,6 +26,7 @@ TORCH_FREE = [
     *[f"study/{name}.py" for name in ("schema", "axes", "plan", "checks", "command")],
     "prediction/__init__.py",
     "prediction/command.py",
+    *[f"tuning/{name}.py" for name in ("space", "command")],
     *CONFIG,
     *SPLITTING,
 ]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from medssl.reports.canvas import PALETTE, literal, new_figure, png
 
@@ -26,11 +27,13 @@ def best_so_far(content: Mapping[str, Any], dark: bool = False) -> bytes:
             numbers.append(trial["number"])
             values.append(best(trial["value"], values[-1]) if values else trial["value"])
     last = max(trial["number"] for trial in content["trials"])
-    ax.step([*numbers, last], [*values, *values[-1:]], where="post", color=PALETTE[1] if dark else PALETTE[6], label="best so far")
+    ax.step(
+        [*numbers, last], [*values, *values[-1:]], where="post", color=PALETTE[1] if dark else PALETTE[6], label="best so far"
+    )
     _limits(ax, content)
     ax.set_xlabel("trial", fontsize=9)
     ax.set_ylabel(literal(content["watched"]), fontsize=9)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(True)
     ax.legend(frameon=False, fontsize=8, loc="best")
     return png(figure, dark)

@@ -3,15 +3,14 @@
 import argparse
 import importlib.util
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medssl.config import Finetune, Pretrain, Shared
-from medssl.problems import InputError, Problem
+from medssl.problems import Gathering, InputError, Problem
 from medssl.recipes import find_recipe, read_either, read_recipe
-from medssl.splits import Split, read_split
+from medssl.splits import read_split
 from medssl.study.command import placed
 from medssl.study.schema import STUDIES
 from medssl.subsets import take_fold, take_labelled
@@ -27,7 +26,13 @@ def run(options: argparse.Namespace) -> None:
     if is_study(options.recipe):
         from medssl.tuning.arms import tune_arms
 
-        return tune_arms(options, out)
+        tune_arms(options, out)
+    else:
+        tune_recipe(options, out)
+
+
+def tune_recipe(options: argparse.Namespace, out: Path) -> None:
+    """Search one recipe; raises as `run`."""
     if options.at:
         raise InputError([Problem("--at", "recipe", options.recipe, "a study, whose axes it is about")])
     kind, words = type(read_either(options.recipe, options.settings)), list(options.settings)
@@ -76,22 +81,21 @@ def settings_of(kind: type[Shared], recipe: str, words: Sequence[str], out: Path
     return read_settings(kind, recipe, [*words, f"out={out / 'best'}"])
 
 
-def check_data(settings: Shared, space: Space) -> Split:
+def check_data(settings: Shared, space: Space) -> None:
     """Read the split and raise InputError for what would end every trial; opens no image."""
     if not settings.split.is_file():
         expected = "a split: medssl split makes one"
         raise InputError([Problem(str(settings.split), "split", "no such file", expected)])
     split = read_split(settings.split, settings.data_root)
     split = split if settings.fold is None else take_fold(split, settings.fold)
-    problems = []
+    found = Gathering()
     if not split.part("validation"):
-        problems.append(Problem(str(split.file), "validation", "no cases", "at least one, to choose by"))
+        found.problems.append(Problem(str(split.file), "validation", "no cases", "at least one, to choose by"))
     if isinstance(settings, Finetune):
-        take_labelled(split, settings.labelled, settings.draw)
-        problems += foreign(space, split.task)
-    if problems:
-        raise InputError(problems)
-    return split
+        with found:
+            take_labelled(split, settings.labelled, settings.draw)
+        found.problems += foreign(space, split.task)
+    found.raise_any()
 
 
 def foreign(space: Space, task: str) -> list[Problem]:
@@ -105,7 +109,9 @@ def foreign(space: Space, task: str) -> list[Problem]:
 def notes(kind: type[Shared], space: Space) -> list[str]:
     """What somebody should know before the search."""
     moved = [name for name in space if name.split(".")[0] == "method"] if kind is Pretrain else []
-    found = [f"{', '.join(moved)}: may change what the validation figure measures; then its values compare badly"] if moved else []
+    found = (
+        [f"{', '.join(moved)}: may change what the validation figure measures; then its values compare badly"] if moved else []
+    )
     if kind is Pretrain:
         found.append("the figure is that of the pretext, and no task's: a search of the fine-tuning says what helps it")
     return found

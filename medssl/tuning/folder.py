@@ -73,7 +73,7 @@ class SearchFolder:
             raise InputError([Problem(str(self.out), "out", f"{here[0]} and no {FILE}", "an empty folder, or this search's")])
         if before:
             problems = [
-                Problem(str(self.out), name, now, f"{was}, as the search was started; or another --out")
+                Problem(str(self.out), name, now, f"{was}, as it was started, or another --out")
                 for name, was, now in differences(_asked(before), _asked(self.wanted.content()))
             ]
             if problems:
@@ -93,6 +93,11 @@ class SearchFolder:
             self.write(self.wanted.content())
         for name in ("trials", "logs"):
             (self.out / name).mkdir(exist_ok=True)
+
+    def close(self) -> None:
+        """Give the folder free."""
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def database(self) -> Path:

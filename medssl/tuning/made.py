@@ -4,6 +4,7 @@ import math
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -37,12 +38,18 @@ class SearchStopped(Stopped):
         self.args = (f"stopped by {name} after {ended} of {count} trials; the same command goes on",)
 
 
-def make(folder: SearchFolder, count: int, jobs: int, launcher: Sequence[str] = ()) -> dict[str, Any]:
-    """Make the trials that are wanted and not there yet; gives what tune.json says then.
+def make(folder: SearchFolder, count: int, jobs: int, launcher: Sequence[str] = (), told: bool = True) -> dict[str, Any]:
+    """Make the trials that are wanted and not there yet, and print the choice if `told`; gives what tune.json says then.
 
     Raises RunError where none was finished, Stopped after a signal.
     """
     folder.open()
+    with closing(folder):
+        return made(folder, count, jobs, launcher, told)
+
+
+def made(folder: SearchFolder, count: int, jobs: int, launcher: Sequence[str], told: bool) -> dict[str, Any]:
+    """Do what `make` says in an open folder."""
     account = Account(folder, count, jobs)
     account.introduce()
     trials = Trials(folder, account.search, account.watched, account.own, count, jobs, launcher, account.told)
@@ -53,7 +60,9 @@ def make(folder: SearchFolder, count: int, jobs: int, launcher: Sequence[str] = 
         folder.write(content)
     if trials.stopped:
         raise SearchStopped(trials.stopped, account.ended, count)
-    account.conclude(content)
+    lines = account.conclude(content)
+    if told:
+        print("\n".join(lines))
     return content
 
 
@@ -143,15 +152,15 @@ class Account:
             "trials": [self.row(trial) for trial in self.search.trials],
         }
 
-    def conclude(self, content: dict[str, Any]) -> None:
-        """Write the recipe and the report; raises RunError where no trial was finished."""
+    def conclude(self, content: dict[str, Any]) -> list[str]:
+        """Write recipe and report; gives the choice and their paths in lines. Raises RunError where no trial was finished."""
         if content["best"] is None:
             reasons = list(dict.fromkeys(row["reason"] for row in content["trials"] if "reason" in row))
             raise RunError(f"none of {len(content['trials'])} trials was finished: {'; '.join(reasons[:3])}")
         best = content["trials"][content["best"]]
         recipe = self.folder.write_best(best["settings"], expectation(content))
         report = write_search(self.folder.out)
-        print("\n".join([f"{name}={value}" for name, value in best["settings"].items()] + [str(recipe), str(report)]))
+        return [*(f"{name}={value}" for name, value in best["settings"].items()), str(recipe), str(report)]
 
 
 def watched_of(wanted: Wanted) -> tuple[str, bool]:

@@ -78,7 +78,8 @@ def warnings(content: Mapping[str, Any]) -> list[str]:
             found.append(f"The best {name}, {plain(value)}, is at the {side} edge of {content['space'][name]}: widen it there.")
     if failed := [trial for trial in content["trials"] if trial["state"] == "failed"]:
         reasons = list(dict.fromkeys(trial.get("reason", "") for trial in failed))
-        more = f" and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+        others = len(reasons) - 1
+        more = f" and {others} other reason{'s' * (others > 1)}" if others else ""
         found.append(f"{len(failed)} of {len(states)} trials failed: {reasons[0]}{more}.")
     if states.count("done") < FEW:
         found.append(f"Only {states.count('done')} trials were finished: what mattered, and what is best, may be chance.")
@@ -100,7 +101,9 @@ def trials(content: Mapping[str, Any]) -> str:
     """The table of all trials, the best first."""
     sign = -1 if content["higher_is_better"] else 1
     order = ["done", "ended early", "not finished", "failed"]
-    ranked = sorted(content["trials"], key=lambda t: (order.index(t["state"]), sign * t["value"] if t["value"] is not None else 0))
+    ranked = sorted(
+        content["trials"], key=lambda t: (order.index(t["state"]), sign * t["value"] if t["value"] is not None else 0)
+    )
     rows = [
         [
             Link(f"{t['number']:03d}", target_of(t)),
@@ -126,8 +129,9 @@ def target_of(trial: Mapping[str, Any]) -> str:
 
 def uses(content: Mapping[str, Any], folder: Path) -> list[str]:
     """What to do with the outcome."""
+    recipe = folder / "best.json"
     return [
-        f"{folder / 'best.json'} is the recipe with the chosen settings: python ssl_{content['script']}.py {folder / 'best.json'}",
+        f"{recipe} is the recipe with the chosen settings: python ssl_{content['script']}.py {recipe}",
         "The same command with more --trials goes on from here; one with another space needs another folder.",
     ]
 
@@ -146,7 +150,7 @@ def _rule(content: Mapping[str, Any]) -> str:
     counts = [f"{[t['state'] for t in content['trials']].count(s)} {s}" for s in ("done", "ended early", "failed")]
     better = "higher" if content["higher_is_better"] else "lower"
     rule = "A trial is ended early where its best so far is worse than the median of the finished ones at that step"
-    return f"{', '.join(counts)}; {better} is better. {rule}, not in its first third. Points far off hang outside."
+    return f"{', '.join(counts)}; {better} is better. {rule}, not in its first third. Points far off lie outside the picture."
 
 
 def _shared(content: Mapping[str, Any]) -> dict[str, Any]:

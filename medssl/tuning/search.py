@@ -13,7 +13,7 @@ what it would have drawn. Trials enter the file whole: drawn in memory first, th
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -28,6 +28,7 @@ from medssl.tuning.space import Range, Space
 RANDOM = 8  # trials before the draws follow what was found
 FINISHED = 5  # trials that must be finished before one is ended early
 TOLD = 5  # finished trials from which on it is said what mattered
+Direction = Literal["maximize", "minimize"]
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -37,7 +38,7 @@ class Search:
     def __init__(self, file: Path, space: Space, higher_is_better: bool, steps: int, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.steps, self.seed = space, steps, seed
-        self.direction = "maximize" if higher_is_better else "minimize"
+        self.direction: Direction = "maximize" if higher_is_better else "minimize"
         self.distributions = {name: _distribution(values) for name, values in space.items()}
         self.study = optuna.create_study(
             storage=URL.create("sqlite", database=str(file)).render_as_string(),
@@ -66,7 +67,9 @@ class Search:
         if not trials:
             memory.enqueue_trial(dict(own))
         drawn = memory.ask(self.distributions).params
-        values = {name: axis.rounded(drawn[name]) if isinstance(axis, Range) else drawn[name] for name, axis in self.space.items()}
+        values = {
+            name: axis.rounded(drawn[name]) if isinstance(axis, Range) else drawn[name] for name, axis in self.space.items()
+        }
         self.study.add_trial(create_trial(state=TrialState.RUNNING, params=values, distributions=self.distributions))
         return len(trials)
 
@@ -77,10 +80,11 @@ class Search:
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Note a validation; gives whether the trial should end. One that was noted before is judged again."""
-        trial = optuna.trial.Trial(self.study, self.trials[number]._trial_id)
-        if step not in self.trials[number].intermediate_values:
+        known = self.trials[number]
+        trial = optuna.trial.Trial(self.study, known._trial_id)
+        if step not in known.intermediate_values:
             trial.report(value, step)
-        elif step < max(self.trials[number].intermediate_values):
+        elif step < max(known.intermediate_values):
             return False  # it was let on then
         return step < self.steps and trial.should_prune()
 
@@ -126,4 +130,3 @@ def _as_learned(trial: FrozenTrial) -> FrozenTrial:
         distributions=trial.distributions,
         intermediate_values={} if failed else trial.intermediate_values,
     )
-

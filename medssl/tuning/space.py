@@ -1,7 +1,7 @@
 """The space of a search: settings by name, and the values that each may take.
 
     lr=1e-4..1e-2               a range, of whole numbers where the setting has only these; drawn by its logarithm where
-                                one end is more than ten times the other
+                                one end is ten times the other or more
     weight_decay=0,0.01,0.05    a choice
 
 Whether a value is one is asked of the settings themselves, by putting both ends of a range and every choice over the recipe.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medssl.config import WITHOUT_EFFECT, Finetune, FineTune, Shared, UNetSettings
+from medssl.config import WITHOUT_EFFECT, FineTune, Finetune, Shared, UNetSettings
 from medssl.problems import InputError, Problem
 from medssl.recipes import parse, read_recipe, read_settings
 
-WIDE = 10.0  # a range whose ends differ by more than this factor is drawn by its logarithm
+WIDE = 10.0  # a range whose ends differ by this factor or more is drawn by its logarithm
 AROUND = 10**0.75  # the default range of the rate: so far below the recipe's and above it, a decade and a half
 DECAYS = (0.0, 0.01, 0.05)
 DIGITS = 3  # of a drawn number: a recipe that a person reads, finer than any training can tell
@@ -37,7 +37,7 @@ class Range:
 
     @property
     def log(self) -> bool:
-        return self.low > 0 and self.high / self.low > WIDE
+        return self.low > 0 and self.high / self.low > WIDE - 1e-9
 
     def holds(self, value: Any) -> bool:
         """Whether a setting's value is in it."""
@@ -107,7 +107,7 @@ def space_of(kind: type[Shared], recipe: str, words: Sequence[str], wanted: Mapp
 
 def refused(key: str, base: Shared) -> list[Problem]:
     """Why a setting is none that a search may choose."""
-    first = key.split(".")[0]
+    first = key.partition(".")[0]
     reasons = [
         (QUESTION, "a setting that says what is asked", "one that says how it is learned"),
         (VALIDATIONS, "a setting that moves the validations", "one that leaves them comparable"),

@@ -91,8 +91,8 @@ class Trials:
     def _look(self, trial: Trial) -> None:
         """See how far a trial is, and do what follows: start its process, end it, take note of its end."""
         code = trial.process.poll() if trial.process else None  # before its lines are read, so that none comes later
-        for step, value in () if trial.poor else trial.validations.new():
-            if self.search.report(trial.number, step, value):
+        for step, figure in () if trial.poor else trial.validations.new():
+            if self.search.report(trial.number, step, figure):
                 trial.poor = True
                 if trial.process and code is None:
                     trial.process.send_signal(SIGTERM)
@@ -156,8 +156,8 @@ class Trials:
     def _wait(self, trial: Trial) -> None:
         """Wait for the process that a killed search has left at work."""
         if self._ending:
-            return self._leave(trial)
-        if not trial.waiting:
+            self._leave(trial)
+        elif not trial.waiting:
             trial.waiting = True
             self.told("waiting", trial.number, f"process {self.folder.user(trial.number)} makes it")
 

@@ -1,0 +1,96 @@
+"""The arms of a study searched alike: one space, as many trials each, pre-trainings once; trainings are stood in for."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_phantom import SPLIT, STUDY
+
+from medssl.cli import main
+from medssl.study.plan import plan
+from medssl.study.schema import read_study
+from medssl.tuning.folder import read_search
+
+STAND_IN = f"{sys.executable} {Path(__file__).parent / 'stand_in_trial.py'}"
+UNET = {"like": "random", "settings": {"network": "unet", "lr": 0.02}}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("medssl.tuning.trials.PAUSE", 0.02)
+    monkeypatch.setattr("medssl.study.runner.PAUSE", 0.02)
+    monkeypatch.setattr("medssl.tuning.made.write_search", lambda out: out / "report.html")
+    Path("split.json").write_text(json.dumps(SPLIT))
+    write()
+    return tmp_path
+
+
+def write(**changes: Any) -> None:
+    arms = STUDY["arms"] | {"unet": UNET}
+    Path("study.json").write_text(json.dumps(STUDY | {"arms": arms} | changes))
+
+
+def tune(*words: str) -> int:
+    return main(["tune", "study.json", "steps=60", "validate_every=10", "--out", "out", "--launcher", STAND_IN, *words])
+
+
+def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune("--trials", "3", "--at", "labelled=4") == 0
+    searches = {arm: read_search(Path("out/arms") / arm) for arm in ("random", "pretrained", "unet")}
+    spaces = {arm: search["space"] for arm, search in searches.items()}
+    assert spaces["random"] == spaces["pretrained"] == {"encoder_lr": "0.01 to 1 (by the logarithm)"} | spaces["unet"]
+    assert spaces["unet"].keys() == {"lr", "weight_decay"}  # no encoder whose rate could be turned
+    assert spaces["unet"]["lr"] == "0.0014 to 0.11 (by the logarithm)"  # around the recipe's 0.008 and the U-Net's 0.02
+    assert all(len(search["trials"]) == 3 for search in searches.values())
+    assert all(search["settings"]["labelled"] == 4 and search["settings"]["seed"] == 0 for search in searches.values())
+    calls = Path("calls.txt").read_text().splitlines()
+    assert sum("ssl_pretrain.py" in call for call in calls) == 1
+    assert sum("encoder=out/study/pretrain/rc" in call for call in calls) == 3
+    assert all("judge=validation" in call for call in calls if "ssl_finetune" in call)
+
+    planned = plan(*read_study("out/study.json"), Path("out/study"))  # the study, as the last line says
+    for arm, search in searches.items():
+        chosen = search["trials"][search["best"]]["settings"]
+        for member in planned.of_arm(arm):
+            settings = planned.runs[member.run].settings
+            assert {name: getattr(settings, name) for name in chosen} == chosen
+    said = capsys.readouterr().out
+    assert "| random " in said
+    assert said.splitlines()[-1] == "make it with: medssl study out/study.json --out out/study"
+    assert main(["study", "out/study.json", "--out", "out/study", "--list"]) == 0  # takes the pre-training that is there
+    before = len(calls)
+    assert tune("--trials", "3", "--at", "labelled=4") == 0
+    assert len(Path("calls.txt").read_text().splitlines()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--at", "labeled=4"], "--at: labeled: found no axis of the study, expected 'labelled'?"),
+        (["--at", "labelled=5"], "--at: labelled: found 5, expected one of 2, 4, all"),
+        (["--space", "lr=1..2", "labelled=2..4"], "space: labelled: found an axis of the study, expected a setting that arms"),
+        (["--space", "lr=1..2", "draw=0,1"], "space: draw: found an axis of the study"),
+        (["--space", "lrr=1..2"], "space: lrr: found an unknown setting, expected 'lr'?"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(*words) == 2
+    assert line in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_an_arm_that_finds_nothing_is_named_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    write(
+        axes={"labelled": [2]},
+        arms={"unet": UNET | {"like": "random"}, "random": STUDY["arms"]["random"]},
+        pretrain={},
+        compare=[],
+    )
+    Path("orders.json").write_text(json.dumps({"001": {"code": 1, "error": "no luck"}}))
+    assert tune("--trials", "2") == 0
+    Path("orders.json").write_text(json.dumps({"000": {"code": 1, "error": "no luck"}}))
+    assert main(["tune", "study.json", "--out", "b", "--launcher", STAND_IN, "--trials", "1"]) == 1
+    assert "2 of 2 arms have found nothing: unet: none of 1 trials was finished: no luck; random:" in capsys.readouterr().err
