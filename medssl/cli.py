@@ -175,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tune",
         parents=[shared],
         help="search a recipe's settings on validation, and write the recipe that is best",
+        usage="medssl tune RECIPE [key=value ...] --out DIR [--trials N] [--space key=values ...] [--jobs K]",
         description=TUNE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

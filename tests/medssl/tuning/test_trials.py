@@ -110,7 +110,7 @@ class Crash(BaseException):
 
 
 def crashing(monkeypatch: pytest.MonkeyPatch, name: str, at: int, before: bool) -> None:
-    """Crash at the n-th call of a method of the search, before its work or after it."""
+    """Crash at the n-th call of a method of the search, before its work or after it; at 0: after one that gives True."""
     inner: Callable[..., Any] = getattr(Search, name)
     calls = 0
 
@@ -120,7 +120,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, name: str, at: int, before: bool) 
         if calls == at and before:
             raise Crash
         found = inner(*arguments)
-        if calls == at:
+        if calls == at or (at == 0 and found):
             raise Crash
         return found
 
@@ -131,10 +131,10 @@ def test_killed_anywhere_it_draws_the_same_trials() -> None:
     """By kills around each change of the search's state; processes that a killed search leaves behind end by themselves."""
     straight = told(make(search_in("straight"), 9, 1, STAND_IN))
     assert {row["state"] for row in straight} == {"done", "ended early"}
-    points = [("begin", 3), ("report", 5), ("report", 14), ("end", 2)]
-    for k, (name, at) in enumerate(points):
+    points = [("begin", 3, True), ("begin", 2, False), ("report", 5, True), ("end", 2, True), ("report", 0, False)]
+    for name, at, before in points:
         with pytest.MonkeyPatch.context() as patch:
-            crashing(patch, name, at, before=k % 2 == 0)
+            crashing(patch, name, at, before)
             with pytest.raises(Crash):
                 make(search_in("killed"), 9, 1, STAND_IN)
     done = sum(row["state"] != "not finished" for row in told(read_search(Path("killed"))))
@@ -275,8 +275,9 @@ def test_validations_are_read_once_as_they_come(tmp_path: Path) -> None:
     os.replace(tmp_path / "new", file)
     assert list(found.new()) == []
     with file.open("a") as more:
-        more.write('{"step": 2, "val_dice": 0.2}\n{"step": 3, "val_dice": NaN}\n{"step": 4, "val_dice": 0.4}\n')
-    assert list(found.new()) == [(4, 0.4)]
+        more.write('{"step": 2, "val_dice": 0.2}\n{"step": 3, "val_dice": 0.3}\n')
+        more.write('{"step": 4, "val_dice": NaN}\n{"step": 5, "val_dice": 0.5}\n')
+    assert list(found.new()) == [(3, 0.3), (5, 0.5)]
 
 
 def test_failed_trials_teach_and_equal_values_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
