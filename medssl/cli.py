@@ -113,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from medssl import slice_command, split_command
     from medssl.exports import command as export_command
     from medssl.prediction import command as predict_command
+    from medssl.web import command as serve_command
 
     if launch.ranks() > 1:
         found = f"{launch.ranks()} processes started for it"
@@ -158,6 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     predict_command.add_arguments(predict)
     predict.set_defaults(run=predict_command.run)
+
+    serve = commands.add_parser(
+        "serve", parents=[shared], help="trained runs on a web page and behind a JSON API, on this machine"
+    )
+    serve_command.add_arguments(serve)
+    serve.set_defaults(run=serve_command.run)
 
     rates = commands.add_parser(
         "rates", parents=[shared], help="try learning rates on a recipe's data; writes rates.png and rates.json into out="
