@@ -116,7 +116,8 @@ class Server(uvicorn.Server):
 
 def server(app: Any, limits: Limits, queue: Queue, results: Results) -> Server:
     """The server of an application, not yet started."""
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each broken request
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # not a line for each broken request
     config = uvicorn.Config(
         app, loop="asyncio", http=protocol(limits), ws="none", lifespan="on", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=HEADERS,

@@ -14,7 +14,7 @@ from medssl.prediction.predict import Limits as Sizes
 from medssl.prediction.predict import header_of
 from medssl.problems import InputError, Problem
 from medssl.readers import ReadError
-from medssl.splits import Case, stem
+from medssl.splits import Case
 from medssl.web.limits import Limits, Refusal
 from medssl.web.upload import Upload
 
@@ -75,14 +75,17 @@ def kind_of(upload: Upload) -> Kind:
 def open_case(model: Model, upload: Upload, limits: Limits) -> Case:
     """The one case of an upload, its header read and within the limits; raises Refusal. It blocks: call it in a thread."""
     kind = kind_of(upload)
-    title = stem(Path(upload.name)) or "image"
+    title = title_of(upload.name)
     path = upload.path.rename(upload.path.with_name("image" + kind.suffix))
     try:
         if kind is ZIP:
             refuse_paths(path, upload.name)
             folder = path.with_name("series")
-            found = find_cases(str(unzip(path, folder, limits.unpacked, limits.files)), [""])
+            unzip(path, folder, limits.unpacked, limits.files)
             path.unlink()
+            if not folder.is_dir():
+                raise InputError([Problem(upload.name, "archive", "no DICOM file", "those of one series")])
+            found = find_cases(str(folder), [""])
             if len(found.cases) != 1 or found.problems:
                 wrong = [*found.problems, Problem(upload.name, "series", str(len(found.cases)), "one DICOM series")]
                 raise InputError(wrong[:1])
@@ -95,6 +98,12 @@ def open_case(model: Model, upload: Upload, limits: Limits) -> Case:
     except InputError as error:
         raise Refusal(422, line_of(error, upload)) from None
     return case
+
+
+def title_of(name: str) -> str:
+    """A file's name without its suffix: what a case is called."""
+    ending = next((ending for kind in KINDS for ending in kind.names if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)] or "image"
 
 
 def refuse_paths(path: Path, name: str) -> None:

@@ -1,13 +1,11 @@
 """A server in this process, with a network for pictures and one for volumes."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
+from served import SOON, Served
 from trained_runs import classifier, organs, segmenter, trained
 
 from medssl.prediction.model import load_models
@@ -20,42 +18,6 @@ from medssl.web.results import Results
 from medssl.web.work import worker
 
 __all__ = ["classifier", "organs", "segmenter", "trained"]
-SOON = 60.0  # seconds that a test waits for what takes a few
-
-
-@dataclass
-class Served:
-    """A running server: how to reach it, and what lies behind."""
-
-    port: int
-    queue: Queue
-    results: Results
-    clients: list[httpx.Client] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def client(self) -> httpx.Client:
-        self.clients.append(httpx.Client(base_url=self.url, timeout=SOON, trust_env=False))
-        return self.clients[-1]
-
-    def done(self, image: Path, model: str, name: str | None = None) -> dict[str, object]:
-        """Send an image and give the answer once it has ended."""
-        with httpx.Client(base_url=self.url, timeout=SOON, trust_env=False) as client:
-            sent = client.post("/api/predict", files={"image": (name or image.name, image.read_bytes())}, data={"model": model})
-            assert sent.status_code == 202, sent.text
-            answer = client.get(sent.json()["result"], params={"wait": 30})
-            found: dict[str, object] = answer.json()
-            assert answer.status_code == 200, answer.text
-            return found
-
-    def idle(self) -> None:
-        """Wait until no place is taken."""
-        end = time.monotonic() + SOON
-        while self.queue.taken and time.monotonic() < end:
-            time.sleep(0.01)
-        assert self.queue.taken == 0
 
 
 @pytest.fixture(scope="session")

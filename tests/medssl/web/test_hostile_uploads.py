@@ -3,13 +3,11 @@
 import json
 import os
 import socket
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from conftest import SOON, Served
 from hostile_uploads import CANARY, HOSTILE, Request, file, png
+from served import SOON, Served
 
 from medssl.web.results import ENDED
 
