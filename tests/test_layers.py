@@ -27,6 +27,9 @@ TORCH_FREE = [
     "prediction/__init__.py",
     "prediction/command.py",
     *[f"tuning/{name}.py" for name in ("space", "command")],
+    "web/__init__.py",
+    "web/command.py",
+    "web/limits.py",
     *CONFIG,
     *SPLITTING,
 ]

@@ -14,7 +14,7 @@ What is refused gets a 4xx and {"error": one line}, an image that turns out to b
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -36,11 +36,12 @@ from medssl.web.opening import TAKEN, open_case
 from medssl.web.queue import Queue
 from medssl.web.results import ENDED, Job, Results, State, discard
 from medssl.web.upload import receive
-from medssl.web.work import NAME, named
+from medssl.web.work import NAME, content, named
 
 PAGE, VENDOR = Path(__file__).with_name("page"), Path(__file__).with_name("vendor")
 LONGEST_WAIT = 30.0  # seconds
 TIDY_S = 20.0
+OPENED = 2  # uploads that are unpacked and looked at together
 FORM = {
     "requestBody": {
         "required": True,
@@ -123,6 +124,7 @@ class Service:
     queue: Queue
     results: Results
     example: Path | None = None
+    opening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENED))
 
 
 def application(service: Service) -> FastAPI:
@@ -175,10 +177,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """An image that a network can be tried with."""
         chosen = chosen_model(service, model)
         if service.example is not None:
-            name, content = service.example.name, service.example.read_bytes()
+            name, image = service.example.name, service.example.read_bytes()
         else:
-            name, content = made_up(chosen.geometry.spatial_dims, chosen.split.channels)
-        return Response(content, media_type="application/octet-stream", headers=saved_as(name))
+            name, image = made_up(chosen.geometry.spatial_dims, chosen.split.channels)
+        return Response(image, media_type="application/octet-stream", headers=saved_as(name))
 
     @app.post("/api/predict", status_code=202, openapi_extra=FORM, responses=failures)
     async def predict(request: Request) -> Accepted:
@@ -210,8 +212,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def file(id: str, file: Annotated[str, Place(description="a key of `files`")]) -> Response:
         """A file of a result."""
         job = service.results.get(id)
-        if file not in job.files or not job.files[file].is_file():
+        if file not in job.files:
             raise Refusal(404, "file: found none of this name, expected one of the result's files")
+        if job.files[file].name != file:  # it lies in the zip
+            return Response(
+                await asyncio.to_thread(content, job, file), media_type=media(file), headers=saved_as(named(job, file))
+            )
         return FileResponse(job.files[file], headers=saved_as(named(job, file)), media_type=media(file))
 
     @app.delete("/api/result/{id}", status_code=204, responses=known)
@@ -237,7 +243,8 @@ async def accept(request: Request, job: Job, service: Service) -> None:
     name = upload.fields.get("model") or (next(iter(service.models)) if len(service.models) == 1 else "")
     model = chosen_model(service, name)
     job.model, job.name, job.flips = name, upload.name, upload.fields.get("flips") == "true"
-    job.case = await asyncio.to_thread(open_case, model, upload, service.limits)
+    async with service.opening:
+        job.case = await asyncio.to_thread(open_case, model, upload, service.limits)
 
 
 def chosen_model(service: Service, name: str) -> Model:

@@ -54,7 +54,9 @@ def run(options: argparse.Namespace) -> None:
         queue, results = Queue([worker(models, limits) for models in slots], limits), Results(folder, limits)
         app = application(Service(slots[0], limits, queue, results, options.example))
         announce(options, socket.getsockname()[1], list(slots[0]))
-        server(Guard(app, hosts_of(options), options.token), limits, queue, results).run([socket])
+        guard = Guard(app, hosts_of(options), options.token, queue.refuse)
+        sys.setswitchinterval(1e-3)  # else each answer waits 5 ms for every thread that computes
+        server(guard, limits, queue, results).run([socket])
     finally:
         discard(folder)
 

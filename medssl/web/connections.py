@@ -20,7 +20,7 @@ from medssl.web.limits import Limits
 from medssl.web.queue import Queue
 from medssl.web.results import Results
 
-DRAIN_S = 7.0
+DRAIN_S = 6.0
 FETCH_S = 2.0  # that a result waits for its client once everything has ended
 HEADERS = 16 * 1024  # bytes
 

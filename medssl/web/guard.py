@@ -10,7 +10,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,7 @@ from medssl.web.limits import Refusal
 log = logging.getLogger("medssl.web")
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 OPEN = "/api/health"  # to anyone, also without the token
+SEND = "/api/predict"
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; connect-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -36,10 +37,15 @@ REST, REST_S, PAUSE_S = 4 * 2**20, 1.0, 0.2  # bytes and seconds that are still 
 
 
 class Guard:
-    """Wraps the application; `hosts` are the names it is called by (None: any), `token` what a client must know."""
+    """Wraps the application; `hosts` are the names it is called by (None: any), `token` what a client must know.
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None, token: str | None) -> None:
-        self.app, self.hosts, self.token = app, hosts, token
+    `full` raises Refusal where no image is taken now: who has to come again hears it before any work is done for it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str] | None, token: str | None, full: Callable[[], None] = lambda: None
+    ) -> None:
+        self.app, self.hosts, self.token, self.full = app, hosts, token, full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,6 +76,8 @@ class Guard:
             given = headers.get("authorization", "").removeprefix("Bearer ")
             if not secrets.compare_digest(given.encode(), self.token.encode()):
                 raise Refusal(401, "Authorization: found no token or another one, expected: Bearer TOKEN")
+        if scope["path"] == SEND and scope["method"] == "POST":
+            self.full()
 
 
 def bare(host: str) -> str:

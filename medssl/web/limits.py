@@ -22,7 +22,8 @@ class Limits:
     queue: int = 32  # images that wait or are being sent
     connections: int = 512
     kept_s: float = 1800  # that a result can be fetched
-    kept_bytes: int = 4096 * MIB  # of all results; beyond it the oldest ones go
+    kept: int = 200  # results; beyond them, and beyond their bytes, the oldest ones go
+    kept_bytes: int = 4096 * MIB
 
     @property
     def places(self) -> int:

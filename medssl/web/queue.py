@@ -40,18 +40,22 @@ class Queue:
         for slot in self.slots:
             slot.start()
 
+    def refuse(self) -> None:
+        """Raise Refusal where no place is free now, with the seconds after which one may be."""
+        if self.draining:
+            raise Refusal(503, "server: found it stopping, expected it to run", retry_after=30)
+        if self.taken >= self.limits.places:
+            again = min(60, max(1, round(self.seconds * self.taken / self.limits.slots / 2)))
+            raise Refusal(503, f"queue: found all {self.taken} places taken, try again in {again} s", retry_after=again)
+
     @contextmanager
     def place(self) -> Iterator[Callable[[Job], None]]:
         """Hold a place while an image is received, and give the function that puts it into the queue with that place.
 
-        Raises Refusal where there is none, with the seconds after which there may be.
+        Raises as `refuse`.
         """
         with self.lock:
-            if self.draining:
-                raise Refusal(503, "server: found it stopping, expected it to run", retry_after=30)
-            if self.taken >= self.limits.places:
-                again = min(60, max(1, round(self.seconds * self.taken / self.limits.slots / 2)))
-                raise Refusal(503, f"queue: found all {self.taken} places taken, try again in {again} s", retry_after=again)
+            self.refuse()
             self.taken += 1
         handed = False
 

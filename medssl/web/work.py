@@ -29,7 +29,7 @@ from medssl.web.opening import line_of
 from medssl.web.results import Job, discard
 from medssl.web.upload import Upload
 
-NAME = "image"  # of every case, in the names of its files
+NAME, ZIPPED = "image", "result.zip"  # of every case, in the names of its files, and of all of them together
 _drawing = threading.Lock()  # matplotlib draws for one thread at a time
 
 
@@ -67,9 +67,10 @@ def predict(job: Job, models: Sequence[Model], limits: Limits, check: Callable[[
     numbers = statistics(models, prediction)
     written.append(write_table(job.result / TABLE, [numbers]))
     _without_paths(job.result / REPORT, models)
-    written = [write_zip(job, written), *written, *write_view(job.result, prediction)]
-    job.files = {path.name: path for path in written}
-    job.bytes = sum(path.stat().st_size for path in written)
+    archive, names = write_zip(job, written), [path.name for path in written]
+    kept = [archive, *write_view(job.result, prediction)]
+    job.files = {path.name: path for path in kept} | dict.fromkeys(names, archive)
+    job.bytes = sum(path.stat().st_size for path in kept)
     job.found, job.warnings = numbers, prediction.warnings
 
 
@@ -82,12 +83,22 @@ def _without_paths(path: Path, models: Sequence[Model]) -> None:
 
 
 def write_zip(job: Job, written: Sequence[Path]) -> Path:
-    """Put all files of a result into one, under the names that the command gives them."""
-    path = job.result / "result.zip"
+    """Move all files of a result into one, under the names that the command gives them: many small ones are slow to remove."""
+    path = job.result / ZIPPED
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in written:
-            archive.write(file, named(job, file.name))
+            packed = file.suffix in (".gz", ".png")
+            archive.write(file, named(job, file.name), zipfile.ZIP_STORED if packed else None)
+            file.unlink()
     return path
+
+
+def content(job: Job, file: str) -> bytes:
+    """A file of a result as it was written."""
+    if job.files[file].name == file:
+        return job.files[file].read_bytes()
+    with zipfile.ZipFile(job.files[file]) as archive:
+        return archive.read(named(job, file))
 
 
 def named(job: Job, file: str) -> str:

@@ -124,7 +124,8 @@ async function cancel() {
 place.unlock.addEventListener("submit", (event) => {
   event.preventDefault();
   api.unlock(place.token.value);
-  start();
+  window.addEventListener("hashchange", () => location.reload()); // the address with a token, put into an open page
+start();
 });
 place.model.addEventListener("change", describe);
 place.file.addEventListener("change", () => predict(place.file.files[0]));
@@ -147,4 +148,5 @@ document.addEventListener("drop", (event) => {
   if (event.dataTransfer.files.length > 1) refuse({ message: "One file at a time; put the files of a DICOM series into a zip." });
   else predict(event.dataTransfer.files[0]);
 });
+window.addEventListener("hashchange", () => location.reload()); // the address with a token, put into an open page
 start();

@@ -47,7 +47,7 @@ function headline(found) {
 function warn(place, lines) {
   place.hidden = !lines.length;
   const told = lines.map((line) => made("li", { textContent: line }));
-  place.replaceChildren(made("p", {}, made("strong", { textContent: "This image is unlike those of the training:" })), made("ul", {}, ...told));
+  place.replaceChildren(made("p", {}, made("strong", { textContent: "Before you rely on it:" })), made("ul", {}, ...told));
 }
 
 // --- segmentation --------------------------------------------------------------------------------------------------------

@@ -15,12 +15,17 @@ export class Viewer {
     viewer.nv = new globalThis.niivue.Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.34, 0.71, 0.91, 0.8],
-      crosshairWidth: 1,
+      crosshairWidth: 0.3,
+      crosshairWidthUnit: "percent",
       dragAndDropEnabled: false,
       isRadiologicalConvention: true,
       isOrientationTextVisible: true,
       isColorbar: false,
+      fontMinPx: 22,
+      fontColor: [1, 0.85, 0.3, 1],
+      multiplanarLayout: 2, // two by two
       multiplanarShowRender: 0,
+      multiplanarPadPixels: 4,
       loadingText: "",
       logLevel: "error",
     });
@@ -34,6 +39,7 @@ export class Viewer {
     viewer.hidden = new Set();
     if (labelMap) viewer.paint();
     canvas.addEventListener("keydown", (event) => viewer.key(event), { capture: true });
+    viewer.nv.createOnLocationChange();
     return viewer;
   }
 

@@ -33,7 +33,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         queue = Queue(works or [worker(models, limits) for models in slots], limits)
         app = application(Service(slots[0], limits, queue, results))
         socket = listening("127.0.0.1", 0)
-        made = server(Guard(app, LOCAL if strict else None, token), limits, queue, results)
+        made = server(Guard(app, LOCAL if strict else None, token, queue.refuse), limits, queue, results)
         thread = threading.Thread(target=made.run, args=([socket],))
         thread.start()
         served = Served(socket.getsockname()[1], queue, results)
@@ -42,8 +42,6 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
     yield serve
     for made, thread, served in running:
-        for client in served.clients:
-            client.close()
         made.should_exit = True
         thread.join(SOON)
         assert not thread.is_alive()
