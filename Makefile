@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VIEWER := medssl/web/vendor/niivue.umd.js
 BENCHMARKS := limits views batch_views crops losses step finetune_step windows predict estimate loop ranks intervals serve
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: install demo test test-kill test-long check audit bench hippocampus figshare alzheimer tumour_types progression clean
+.PHONY: install viewer demo test test-kill test-long check audit bench hippocampus figshare alzheimer tumour_types progression clean
 
 install: $(INSTALLED)
 
@@ -16,7 +17,17 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,onnx,web]"
+	@if command -v npm >/dev/null; then $(MAKE) --silent viewer || echo "no viewer for the web page: npm could not fetch it"; fi
 	@touch $@
+
+# NiiVue for `medssl serve`, of the version and hash in the table beside it; without it the page shows slices.
+viewer: $(VIEWER)
+
+$(VIEWER): medssl/web/vendor/README.md
+	npm pack --silent --pack-destination $(VENV) @niivue/niivue@$$(sed -n 's/.*WebGL 2 | \([0-9.]*\) .*/\1/p' $<)
+	tar -xOf $(VENV)/niivue-niivue-*.tgz package/dist/niivue.umd.js > $(VENV)/niivue.umd.js
+	grep -q "`sha256sum $(VENV)/niivue.umd.js | cut -d' ' -f1`" $<
+	mv $(VENV)/niivue.umd.js $@
 
 demo: $(INSTALLED)
 	$(BIN)/medssl synth runs/demo/data

@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, nargs="?", help="a run that marks volumes; by default one of random weights")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--within", type=float, default=1.0, help="seconds in which the clients of a step begin")
     parser.add_argument("--images", type=int, default=40, help="answers of a step")
     parser.add_argument("--different", type=int, default=10, help="images")
     parser.add_argument("--slots", type=int, default=1)
@@ -97,7 +98,7 @@ async def all_steps(port: int, pid: int, images: list[bytes], options: argparse.
     for clients in options.clients:
         load = Load(port, images, expected, max(options.images, clients))
         began, used = time.perf_counter(), processor_s(pid)
-        await asyncio.gather(*(client(load, k) for k in range(clients)))
+        await asyncio.gather(*(client(load, k, options.within * k / clients) for k in range(clients)))
         seconds, used = time.perf_counter() - began, processor_s(pid) - used
         wrong = {name: count for name, count in load.seen.items() if name != "right"}
         right = load.seen["right"]
@@ -111,15 +112,16 @@ async def all_steps(port: int, pid: int, images: list[bytes], options: argparse.
     return rows
 
 
-async def client(load: Load, number: int) -> None:
+async def client(load: Load, number: int, wait: float) -> None:
     """Send images until the step has begun enough of them."""
+    await asyncio.sleep(wait)
     while load.left > 0:
         load.left -= 1
         k = random.Random(number * 1000 + load.left).randrange(len(load.images))
         began = time.perf_counter()
         try:
             found = await answer(load, k)
-        except (OSError, LookupError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             load.seen[type(error).__name__] += 1
             return
         load.seen["right" if found == load.expected[k] else "another answer"] += 1
@@ -161,11 +163,11 @@ async def ask(port: int, method: str, path: str, body: bytes = b"") -> tuple[int
     """One request on a connection of its own: status, headers, JSON."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n" if body else ""
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{kind}\r\n".encode() + body)
-    head, _, content = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    lines = head.decode().split("\r\n")
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n".encode() + body)
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    content = await reader.readexactly(int(headers["content-length"]))
+    writer.close()
     return int(lines[0].split()[1]), headers, json.loads(content)
 
 

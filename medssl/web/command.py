@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         app = application(Service(slots[0], limits, queue, results, options.example))
         announce(options, socket.getsockname()[1], list(slots[0]))
         guard = Guard(app, hosts_of(options), options.token, queue.refuse)
-        sys.setswitchinterval(1e-3)  # else each answer waits 5 ms for every thread that computes
+        sys.setswitchinterval(5e-5)  # else each answer waits 5 ms for every thread that computes
         server(guard, limits, queue, results).run([socket])
     finally:
         discard(folder)

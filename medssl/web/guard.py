@@ -93,6 +93,7 @@ class _Exchange:
         headers = Headers(scope=scope)
         self.scope, self._receive, self._send = scope, receive, send
         self.unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self.last = headers.get("connection", "").lower() == "close"
         self.begun = False
 
     async def receive(self) -> Message:
@@ -103,7 +104,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if self.unread:
+            if self.unread and self.last:
                 await self.rest()
             self.begun = True
             headers = MutableHeaders(scope=message)
@@ -111,12 +112,13 @@ class _Exchange:
                 headers.setdefault(name, value)
             if self.scope["path"].startswith("/api/"):
                 headers.setdefault("Cache-Control", "no-store")
-            if self.unread:
-                headers["Connection"] = "close"
         await self._send(message)
 
     async def rest(self) -> None:
-        """Read some more of a body that nobody wants: many clients hear no answer while they send."""
+        """Read some more of a body that nobody wants, as a connection that is closed on a client who sends loses the answer.
+
+        On one that stays open the answer goes first, and what still comes is thrown away until the next request is due.
+        """
         left, end = REST, time.monotonic() + REST_S
         try:
             while self.unread and left > 0 and time.monotonic() < end:

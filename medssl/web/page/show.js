@@ -56,7 +56,7 @@ async function segmented(answer, network, places) {
   const labels = network.labels.filter((label) => label.index > 0);
   const volume = answer.files["volume.nii.gz"];
   let hide = null;
-  if (volume && canShow()) hide = await volumeView(answer, labels, places.view);
+  if (volume && (await canShow())) hide = await volumeView(answer, labels, places.view);
   else if (volume) places.view.append(await picture(answer.files["preview.png"], "Slices without and with their labels", "preview"));
   else hide = await pictureView(answer, labels, places.view);
   places.numbers.append(table(answer.found, labels, hide));

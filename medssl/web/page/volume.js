@@ -1,16 +1,16 @@
-// A volume with its labels over it, in three planes, drawn by NiiVue. Where the browser has no WebGL 2, the caller shows a
-// picture instead.
+// A volume with its labels over it, in three planes, drawn by NiiVue. Where the browser has no WebGL 2, or the server no
+// NiiVue, the caller shows a picture instead.
 
 const STEPS = { ArrowLeft: [-1, 0, 0], ArrowRight: [1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0], PageUp: [0, 0, 1], PageDown: [0, 0, -1] };
 
-export function canShow() {
-  return Boolean(document.createElement("canvas").getContext("webgl2"));
+export async function canShow() {
+  if (!document.createElement("canvas").getContext("webgl2")) return false;
+  return loaded().then(() => true, () => false);
 }
 
 export class Viewer {
   // `labels` are {index, colour}; the blobs are .nii.gz files.
   static async over(canvas, volume, labelMap, labels, tell) {
-    await loaded();
     const viewer = new Viewer();
     viewer.nv = new globalThis.niivue.Niivue({
       backColor: [0, 0, 0, 1],

@@ -56,8 +56,9 @@ def request(
 
 
 def head(*headers: bytes) -> bytes:
-    own = any(line.lower().startswith(b"host:") for line in headers)
-    lines = [b"POST /api/predict HTTP/1.1", *([] if own else [b"Host: 127.0.0.1"]), b"Connection: close", *headers]
+    own = {line.lower().partition(b":")[0] for line in headers}
+    usual = [line for line in (b"Host: 127.0.0.1", b"Connection: close") if line.lower().partition(b":")[0] not in own]
+    lines = [b"POST /api/predict HTTP/1.1", *usual, *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
@@ -187,6 +188,15 @@ def a_body_without_end(folder: Path) -> Request:
             yield b"%x\r\n" % len(piece) + piece + b"\r\n"
 
     return parts()
+
+
+@hostile
+def a_body_without_end_on_a_connection_that_stays(folder: Path) -> Request:
+    kind = b"Content-Type: text/plain"
+    yield head(kind, b"Transfer-Encoding: chunked", b"Connection: keep-alive")
+    for _ in range(200):
+        time.sleep(0.01)
+        yield b"10000\r\n" + bytes(2**16) + b"\r\n"
 
 
 @hostile

@@ -169,7 +169,7 @@ def test_places_are_bounded_and_come_back(serving: Callable[..., Served], classi
         again = client.post("/api/predict", files=image)
         assert client.get(again.json()["result"], params={"wait": 30}).json()["state"] == "done"
         stalled = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-        assert exchange(served.port, stalled + b"Content-Length: 500\r\n\r\n--b\r\n")[0] == 408
+        assert exchange(served.port, stalled + b"Connection: close\r\nContent-Length: 500\r\n\r\n--b\r\n")[0] == 408
         served.idle()
 
 

@@ -67,6 +67,7 @@ def colours(path: Path) -> np.ndarray:
     return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], 1)
 
 
+@pytest.mark.skipif(not (VENDOR / "niivue.umd.js").exists(), reason="no NiiVue: make viewer")
 def test_a_volume_is_marked_shown_and_saved(served: Served, browser: Browser, segmenter: Path, tmp_path: Path) -> None:
     image = case_of(segmenter)
     out = predicted(segmenter, image, tmp_path / "out")
@@ -98,6 +99,20 @@ def test_a_volume_is_marked_shown_and_saved(served: Served, browser: Browser, se
     stem = image.name.removesuffix(".nii.gz")
     assert saved(browser, "image_dseg.nii.gz") == (f"{stem}_dseg.nii.gz", (out / f"{stem}_dseg.nii.gz").read_bytes())
     assert not browser.faults
+    only_this_server(browser, served)
+
+
+@pytest.mark.skipif((VENDOR / "niivue.umd.js").exists(), reason="NiiVue is there")
+def test_without_a_viewer_a_volume_is_shown_as_slices(served: Served, browser: Browser, segmenter: Path, tmp_path: Path) -> None:
+    image = case_of(segmenter)
+    out = predicted(segmenter, image, tmp_path / "out")
+    ready(browser, served)
+    choose(browser, "volumes")
+    browser.choose("#file", image)
+    browser.until(ENDED)
+    browser.until("document.querySelector('#view img')?.naturalWidth > 100")
+    stem = image.name.removesuffix(".nii.gz")
+    assert saved(browser, "image_dseg.nii.gz") == (f"{stem}_dseg.nii.gz", (out / f"{stem}_dseg.nii.gz").read_bytes())
     only_this_server(browser, served)
 
 

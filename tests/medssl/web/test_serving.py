@@ -27,9 +27,11 @@ def test_a_signal_ends_it_after_what_is_under_way(classifier: Path, tmp_path: Pa
             sent = [client.post("api/predict", files={"image": made_up(2, 1)}).json()["result"] for _ in range(3)]
             process.send_signal(signal.SIGTERM)
             began = time.monotonic()
+            while client.get("api/health").json()["status"] == "ok":
+                assert time.monotonic() - began < 10
+            assert client.post("api/predict", files={"image": made_up(2, 1)}).status_code == 503
             found = [client.get(where, params={"wait": 10}).json() for where in sent]
             assert [one["state"] for one in found] == ["done"] * 3
-            assert client.post("api/predict", files={"image": made_up(2, 1)}).status_code == 503
         assert process.wait(10) == -signal.SIGTERM
         assert time.monotonic() - began < 10
         assert not list(tmp_path.glob("medssl-serve-*"))
