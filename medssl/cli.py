@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from medssl import __version__, launch
 from medssl.deadline import Deadline
@@ -108,13 +109,53 @@ def run_script(kind: str, options: argparse.Namespace) -> None:
             finetune(settings, resume, options.profile, options.resume_loose, deadline)
 
 
+class Command(NamedTuple):
+    """A word behind `medssl`, what it is for, its arguments, and what does it."""
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[argparse.Namespace], None]
+
+
+def commands() -> list[Command]:
+    """All commands, in the order in which a user meets them."""
+    from medssl import slice_command, split_command
+    from medssl.exports import command as export
+    from medssl.prediction import command as predict
+    from medssl.web import command as serve
+
+    return [
+        Command("check", "report every problem of a split in one pass", check_arguments, run_check),
+        Command(
+            "split", "make a split from a folder or a table, by whole patients", split_command.add_arguments, split_command.run
+        ),
+        Command(
+            "slices",
+            "cut a split's volumes into 2D slices with their own split",
+            slice_command.add_arguments,
+            slice_command.run,
+        ),
+        Command("pack", "build the store by hand; the scripts do it on first use", pack_arguments, run_pack),
+        Command("synth", "write a synthetic data set and its split", synth_arguments, run_synth),
+        Command(
+            "report", "write report.html of a run, or of a folder of runs with their comparison", report_arguments, run_report
+        ),
+        Command("probe", "judge a frozen encoder's features on a classification split", probe_arguments, run_probe),
+        Command("rates", "try learning rates on a recipe's data; writes rates.png and rates.json", rates_arguments, run_rates),
+        Command(
+            "tune", "search a recipe's settings on validation, and write the recipe that is best", tune_arguments, run_tune
+        ),
+        Command("study", "make all runs that answer a question, and their comparison", study_arguments, run_study),
+        Command("predict", "label maps, classes or numbers of images by trained runs", predict.add_arguments, predict.run),
+        Command("serve", "trained runs on a web page and behind a JSON API, on this machine", serve.add_arguments, serve.run),
+        Command("export", "write a run's network in a format that other programs read", export.add_arguments, export.run),
+        Command("list", "methods, networks, recipes and studies", lambda parser: None, run_list),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `medssl ...`; gives the exit code."""
-    from medssl import slice_command, split_command
-    from medssl.exports import command as export_command
-    from medssl.prediction import command as predict_command
-    from medssl.web import command as serve_command
-
     if launch.ranks() > 1:
         found = f"{launch.ranks()} processes started for it"
         return guarded(lambda: refuse(Problem("medssl", "command", found, "one; many train by the two scripts")))
@@ -122,80 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"medssl {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    check = commands.add_parser("check", parents=[shared], help="report every problem of a split in one pass")
-    check_arguments(check)
-    check.set_defaults(run=run_check)
-
-    split = commands.add_parser("split", parents=[shared], help="make a split from a folder or a table, by whole patients")
-    split_command.add_arguments(split)
-    split.set_defaults(run=split_command.run)
-
-    slices = commands.add_parser("slices", parents=[shared], help="cut a split's volumes into 2D slices with their own split")
-    slice_command.add_arguments(slices)
-    slices.set_defaults(run=slice_command.run)
-
-    pack = commands.add_parser("pack", parents=[shared], help="build the store by hand; the scripts do it on first use")
-    pack_arguments(pack)
-    pack.set_defaults(run=run_pack)
-
-    synth = commands.add_parser("synth", parents=[shared], help="write a synthetic data set and its split")
-    synth_arguments(synth)
-    synth.set_defaults(run=run_synth)
-
-    report = commands.add_parser(
-        "report", parents=[shared], help="write report.html of a run, or of a folder of runs with their comparison"
-    )
-    report.add_argument("folder", type=Path)
-    report.set_defaults(run=run_report)
-
-    probe = commands.add_parser("probe", parents=[shared], help="judge a frozen encoder's features on a classification split")
-    probe_arguments(probe)
-    probe.set_defaults(run=run_probe)
-
-    predict = commands.add_parser(
-        "predict", parents=[shared], help="label maps, classes or numbers of images by a trained run, or by several together"
-    )
-    predict_command.add_arguments(predict)
-    predict.set_defaults(run=predict_command.run)
-
-    serve = commands.add_parser(
-        "serve", parents=[shared], help="trained runs on a web page and behind a JSON API, on this machine"
-    )
-    serve_command.add_arguments(serve)
-    serve.set_defaults(run=serve_command.run)
-
-    rates = commands.add_parser(
-        "rates", parents=[shared], help="try learning rates on a recipe's data; writes rates.png and rates.json into out="
-    )
-    rates_arguments(rates)
-    rates.set_defaults(run=run_rates)
-
-    study = commands.add_parser(
-        "study", parents=[shared], help="make all runs that answer a question, side by side if wanted, and their comparison"
-    )
-    study_arguments(study)
-    study.set_defaults(run=run_study)
-
-    tune = commands.add_parser(
-        "tune",
-        parents=[shared],
-        help="search a recipe's settings on validation, and write the recipe that is best",
-        usage="medssl tune RECIPE [key=value ...] --out DIR [--trials N] [--space key=values ...] [--jobs K]",
-        description=TUNE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    tune_arguments(tune)
-    tune.set_defaults(run=run_tune)
-
-    export = commands.add_parser("export", parents=[shared], help="write a run's network in a format that other programs read")
-    export_command.add_arguments(export)
-    export.set_defaults(run=export_command.run)
-
-    listing = commands.add_parser("list", parents=[shared], help="methods, networks, recipes and studies")
-    listing.set_defaults(run=run_list)
-
+    places = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in commands():
+        place = places.add_parser(command.name, parents=[shared], help=command.help)
+        command.arguments(place)
+        place.set_defaults(run=command.run)
     options = parser.parse_args(arguments)
     return guarded(lambda: options.run(options), options.debug)
 
@@ -288,8 +260,15 @@ def hours(text: str) -> float:
     return float(text)
 
 
+def report_arguments(report: argparse.ArgumentParser) -> None:
+    """The arguments of `medssl report`."""
+    report.add_argument("folder", type=Path)
+
+
 def tune_arguments(tune: argparse.ArgumentParser) -> None:
     """The arguments of `medssl tune`."""
+    tune.usage = "medssl tune RECIPE [key=value ...] --out DIR [--trials N] [--space key=values ...] [--jobs K]"
+    tune.description, tune.formatter_class = TUNE, argparse.RawDescriptionHelpFormatter
     tune.add_argument("recipe", help="of fine-tuning or pre-training, or a study, whose arms are searched alike")
     tune.add_argument("settings", nargs="*", metavar="key=value", help="a setting that replaces the recipe's, or the study's")
     tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the search")

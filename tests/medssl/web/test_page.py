@@ -103,7 +103,9 @@ def test_a_volume_is_marked_shown_and_saved(served: Served, browser: Browser, se
 
 
 @pytest.mark.skipif((VENDOR / "niivue.umd.js").exists(), reason="NiiVue is there")
-def test_without_a_viewer_a_volume_is_shown_as_slices(served: Served, browser: Browser, segmenter: Path, tmp_path: Path) -> None:
+def test_without_a_viewer_a_volume_is_shown_as_slices(
+    served: Served, browser: Browser, segmenter: Path, tmp_path: Path
+) -> None:
     image = case_of(segmenter)
     out = predicted(segmenter, image, tmp_path / "out")
     ready(browser, served)
