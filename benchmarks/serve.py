@@ -9,6 +9,7 @@ that is another image's would be seen. A step ends when its images are done; the
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
+    gc.freeze()  # a client that pauses is none to time a server with
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
         if options.run is None:

@@ -186,11 +186,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Accepted:
         """Take an image; its result is found under the ID of the answer."""
         with service.queue.place() as hand_over:
-            job = service.results.new()
+            job = await asyncio.to_thread(service.results.new, asyncio.get_running_loop())
             try:
                 await accept(request, job, service)
             except BaseException:
-                discard(job.folder)
+                await asyncio.to_thread(discard, job.folder)
                 raise
             service.results.add(job)
             hand_over(job)
@@ -223,7 +223,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.delete("/api/result/{id}", status_code=204, responses=known)
     async def forget(id: str) -> None:
         """Forget a result and its files; a prediction under way ends."""
-        service.results.forget(service.results.get(id))
+        await asyncio.to_thread(service.results.forget, service.results.get(id))
 
     @app.api_route(
         "/api/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False, response_model=None
@@ -266,7 +266,7 @@ async def tidy(results: Results) -> None:
     """Remove old results for ever."""
     while True:
         await asyncio.sleep(TIDY_S)
-        results.tidy()
+        await asyncio.to_thread(results.tidy)
 
 
 def network(name: str, model: Model) -> Network:

@@ -1,6 +1,7 @@
 """`medssl serve RUN [RUN ...] --port 8000`: trained networks on a web page and behind a JSON API."""
 
 import argparse
+import gc
 import ipaddress
 import sys
 import tempfile
@@ -55,7 +56,8 @@ def run(options: argparse.Namespace) -> None:
         app = application(Service(slots[0], limits, queue, results, options.example))
         announce(options, socket.getsockname()[1], list(slots[0]))
         guard = Guard(app, hosts_of(options), options.token, queue.refuse)
-        sys.setswitchinterval(5e-5)  # else each answer waits 5 ms for every thread that computes
+        sys.setswitchinterval(2e-4)  # else each answer waits 5 ms for every thread that computes
+        gc.freeze()  # else all that torch imported is looked through every few seconds, for a third of one
         server(guard, limits, queue, results).run([socket])
     finally:
         discard(folder)

@@ -56,12 +56,12 @@ class Results:
         self.folder, self.limits = folder, limits
         self.jobs: dict[str, Job] = {}
 
-    def new(self) -> Job:
-        """A job with a folder that is empty."""
+    def new(self, loop: asyncio.AbstractEventLoop) -> Job:
+        """A job with a folder that is empty. As all that touches folders, it may take a while: call it in a thread."""
         name = secrets.token_urlsafe(24)
         folder = self.folder / secrets.token_hex(8)  # which is another word than the ID: paths get about
         folder.mkdir(mode=0o700)
-        return Job(name, folder, asyncio.get_running_loop())
+        return Job(name, folder, loop)
 
     def add(self, job: Job) -> None:
         self.jobs[job.id] = job

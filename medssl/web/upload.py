@@ -35,7 +35,7 @@ class Upload:
 async def receive(request: Request, path: Path, limits: Limits) -> Upload:
     """Write the form's image to a path that does not exist yet; raises Refusal, and leaves the path to the caller then."""
     boundary = boundary_of(request, limits)
-    form = _Form(Upload(path), limits)
+    form = _Form(Upload(path), await asyncio.to_thread(path.open, "xb"), limits)
     with contextlib.closing(form):
         try:
             parser = MultipartParser(
@@ -98,8 +98,8 @@ async def chunks(request: Request, limits: Limits) -> AsyncIterator[bytes]:
 class _Form:
     """Takes the parser's events one after the other; raises Refusal for any that no honest form has."""
 
-    def __init__(self, upload: Upload, limits: Limits) -> None:
-        self.upload, self.limits = upload, limits
+    def __init__(self, upload: Upload, image: IO[bytes], limits: Limits) -> None:
+        self.upload, self.image, self.limits = upload, image, limits
         self.parts, self.ended = 0, False
         self.target: IO[bytes] = io.BytesIO()
         self.name = ""
@@ -140,7 +140,7 @@ class _Form:
         if b"filename" not in options:
             raise Refusal(400, "image: found text, expected a file")
         self.upload.name = name_of(options[b"filename"])
-        self.target = self.upload.path.open("xb")
+        self.target = self.image
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self.name != IMAGE and self.target.tell() + end - start > LONGEST_FIELD:
@@ -150,13 +150,12 @@ class _Form:
     def part_end(self) -> None:
         if isinstance(self.target, io.BytesIO):
             self.upload.fields[self.name] = self.target.getvalue().decode("utf-8", "replace")
-        self.target.close()
 
     def end(self) -> None:
         self.ended = True
 
     def close(self) -> None:
-        self.target.close()
+        self.image.close()
 
     def whole(self) -> Upload:
         """The form; raises Refusal where it broke off or had no image."""
