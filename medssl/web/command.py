@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> None:
     """Load the networks and serve them until a signal ends it; raises InputError."""
     limits = limits_of(options)
     refuse_without_fastapi()
+    from medssl.signals import held
+    from medssl.stopping import Stopped
     from medssl.web.api import Service, application
     from medssl.web.connections import listening, server
     from medssl.web.guard import Guard
@@ -58,7 +60,11 @@ def run(options: argparse.Namespace) -> None:
         guard = Guard(app, hosts_of(options), options.token, queue.refuse)
         sys.setswitchinterval(2e-4)  # else each answer waits 5 ms for every thread that computes
         gc.freeze()  # else all that torch imported is looked through every few seconds, for a third of one
-        server(guard, limits, queue, results).run([socket])
+        serving = server(guard, limits, queue, results)
+        with held():  # the server hears the signal itself
+            serving.run([socket])
+        if serving.stopped_by:
+            raise Stopped(serving.stopped_by)
     finally:
         discard(folder)
 

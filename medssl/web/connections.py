@@ -84,6 +84,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, queue: Queue, results: Results) -> None:
         super().__init__(config)
         self.queue, self.results = queue, results
+        self.stopped_by = 0  # the signal that asked for the end
         self.draining_since: float | None = None
         self.idle_since: float | None = None
 
@@ -91,7 +92,7 @@ class Server(uvicorn.Server):
         if self.draining_since is not None:
             super().handle_exit(sig, frame)
             return
-        self._captured_signals.append(sig)  # which uvicorn raises again at the end
+        self.stopped_by = sig
         self.draining_since = time.monotonic()
         self.queue.drain()
 

@@ -65,7 +65,7 @@ class Started:
         """The lines that it said before it ended, as it must, in so many seconds."""
         self.until_gone(seconds)
         assert self.code == code, self.said.read_text()
-        assert "Traceback" not in self.said.read_text()
+        assert "Traceback" not in self.said.read_text(), self.said.read_text()
         return self.said.read_text().splitlines()
 
     def children(self) -> list[int]:

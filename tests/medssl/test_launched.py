@@ -136,7 +136,7 @@ def test_two_ranks_leave_the_run_of_one_process(name: str, making: Any, tmp_path
     assert_alike(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_are_stopped_together_and_one_goes_on(making: Any, tmp_path: Path) -> None:
     """The signal reaches the workers too: they go on loading the step that is not yet done everywhere."""
     one, two = (making(Pretrain, number, method="mae", steps=30, validate_every=15, workers=1) for number in ("one", "two"))

@@ -16,7 +16,7 @@ from networks.features import Encoder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-MARKS = {"UNet 2D": (), "UNETR 3D": pytest.mark.slow, "ResNet 2D": pytest.mark.slow}  # of those in the suite
+MARKS = {"UNet 2D": (), "ResNet 2D": pytest.mark.slow}  # of those in the suite
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS.get(kind, pytest.mark.long)) for kind in KINDS])

@@ -27,7 +27,7 @@ def started(folder: Path, out: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "medssl.cli", *words], cwd=folder, env=variables)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_test_part_is_not_there_and_a_stopped_search_ends_as_a_straight_one(tmp_path: Path) -> None:
     split = json.loads(make_dataset(tmp_path / "data", cases=12, dims=2).read_text())
     for case in split["test"]:
