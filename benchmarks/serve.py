@@ -24,8 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medssl.model_file import MODEL
-from medssl.synth import _nifti, make_case
+from medssl.nifti_bytes import nifti_bytes
+from medssl.readers import Volume
+from medssl.synth import SPACING, make_case
 from predict import write_model
 from turns import print_rows, write_results
 
@@ -51,7 +55,7 @@ def main() -> None:
         if options.run is None:
             run.mkdir()
             write_model(run / MODEL, [1.5, 1.5, 2.0], 48)
-        images = [_nifti(make_case(3, 7, k)[0], 0) for k in range(options.different)]
+        images = [volume(k) for k in range(options.different)]
         process, port = started(run, options)
         try:
             rows = asyncio.run(all_steps(port, process.pid, images, options))
@@ -154,6 +158,11 @@ def share_of(seconds: list[float], share: float) -> float:
     """The milliseconds that this share of them does not exceed."""
     ordered = sorted(seconds) or [0.0]
     return 1e3 * ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def volume(k: int) -> bytes:
+    """A made-up CT as .nii.gz."""
+    return nifti_bytes(Volume(make_case(3, 7, k)[0][None], 1.0, 0.0, np.diag([*SPACING, 1.0])))
 
 
 def form(image: bytes) -> bytes:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -132,9 +133,13 @@ def end_at_once(number: int) -> None:
 
 
 def deafen(worker: int = 0) -> None:
-    """Make a loader's worker deaf: all processes of a run are often told at once, and a step needs its data to be done."""
+    """Make a loader's worker deaf: all processes of a run are often told at once, and a step needs its data to be done.
+
+    Its errors go to its parent; what it would print itself is that its parent is gone.
+    """
     for number in (*STOPS, SAVE):
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None
 
 
 def _watch(told: Told, ear: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from medssl.synth import SPACING, make_case
-from medssl.web.opening import NIFTI, PNG
 
 SEED = 20_261  # of no data set that `medssl synth` makes by itself
 
@@ -27,9 +26,7 @@ def _picture(image: Any, channels: int) -> bytes:
 
     grey = np.clip((image + 175) * 0.6, 0, 255).astype(np.uint8).T[::-1, ::-1]  # HU -175 to 250, the front on top
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(grey if channels == 1 else np.repeat(grey[..., None], 3, 2))).save(
-        stream, PNG.suffix[1:]
-    )
+    Image.fromarray(np.ascontiguousarray(grey if channels == 1 else np.repeat(grey[..., None], 3, 2))).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -43,4 +40,4 @@ def _nifti(image: Any, channels: int) -> bytes:
         whole = np.stack([whole] * channels, -1)
     volume: Any = nibabel.Nifti1Image(whole, affine)
     volume.header.set_xyzt_units("mm")
-    return gzip.compress(volume.to_bytes(), compresslevel=1, mtime=0) if NIFTI else b""
+    return gzip.compress(volume.to_bytes(), compresslevel=1, mtime=0)

@@ -6,7 +6,6 @@ image.png            of a picture: its pixels in 8 bits; overlay.png: its labels
 result.zip           all that the command would have left
 """
 
-import gzip
 import io
 import json
 import threading
@@ -18,12 +17,14 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
+from medssl.nifti_bytes import nifti_bytes
 from medssl.prediction.model import Model
 from medssl.prediction.predict import Limits as Sizes
 from medssl.prediction.predict import Options, Prediction, Segmented, predict_case
 from medssl.prediction.preview import colour_of, plane, scale_of
 from medssl.prediction.results import REPORT, TABLE, Place, statistics, write_case, write_table
 from medssl.problems import InputError, RunError, failure
+from medssl.readers import Volume
 from medssl.web.limits import Limits, Refusal
 from medssl.web.opening import line_of
 from medssl.web.results import Job, discard
@@ -121,18 +122,10 @@ def write_view(folder: Path, prediction: Prediction) -> list[Path]:
 
 
 def write_volume(path: Path, prediction: Prediction) -> Path:
-    """Write the first channel of a volume as NIfTI, with its stored values and the range that is best shown."""
-    import nibabel
-
+    """Write the first channel of a volume as NIfTI with its stored values, those of 64 bits as float32 for browsers."""
     array, slope, intercept, affine = prediction.volume
-    stored = array[0] if array.dtype.itemsize < 8 else array[0].astype(np.float32)
-    volume: Any = nibabel.Nifti1Image(stored, affine)
-    volume.header.set_slope_inter(slope, intercept)
-    volume.header.set_xyzt_units("mm")
-    low, high = scale_of(array)
-    volume.header["cal_min"], volume.header["cal_max"] = sorted((low * slope + intercept, high * slope + intercept))
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(volume.to_bytes())
+    first = array[:1] if array.dtype.itemsize < 8 else array[:1].astype(np.float32)
+    path.write_bytes(nifti_bytes(Volume(first, slope, intercept, affine)))
     return path
 
 

@@ -25,15 +25,13 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     """Start servers, by their limits and networks or the work in place of predicting; end them afterwards."""
     running = []
 
-    def serve(
-        runs: dict[str, Path], limits: Limits, token: str | None = None, works: list[Work] | None = None, strict: bool = True
-    ) -> Served:
+    def serve(runs: dict[str, Path], limits: Limits, token: str | None = None, works: list[Work] | None = None) -> Served:
         slots = [{name: load_models([run], "cpu", 1) for name, run in runs.items()} for _ in range(limits.slots)]
         results = Results(tmp_path_factory.mktemp("served"), limits)
         queue = Queue(works or [worker(models, limits) for models in slots], limits)
         app = application(Service(slots[0], limits, queue, results))
         socket = listening("127.0.0.1", 0)
-        made = server(Guard(app, LOCAL if strict else None, token, queue.refuse), limits, queue, results)
+        made = server(Guard(app, LOCAL, token, queue.refuse), limits, queue, results)
         thread = threading.Thread(target=made.run, args=([socket],))
         thread.start()
         served = Served(socket.getsockname()[1], queue, results)

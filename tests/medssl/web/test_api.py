@@ -1,6 +1,5 @@
 """The API: the same files as the command's, a place for each and for no more, and nobody else's results."""
 
-import csv
 import io
 import json
 import threading
@@ -257,4 +256,3 @@ def test_settings_out_of_range_are_told(classifier: Path, capsys: pytest.Capture
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: serve: --") for line in lines)
-    assert csv.reader(lines)

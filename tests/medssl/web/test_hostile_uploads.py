@@ -67,6 +67,7 @@ def forget_all(served: Served) -> None:
         served.results.forget(job)
 
 
+@pytest.mark.slow
 def test_hostile_uploads_leave_nothing(served: Served, place: Path) -> None:
     def good() -> dict[str, object]:
         status, body = outcome(served.port, file(png(), b"good.png"))

@@ -68,6 +68,7 @@ def colours(path: Path) -> np.ndarray:
 
 
 @pytest.mark.skipif(not (VENDOR / "niivue.umd.js").exists(), reason="no NiiVue: make viewer")
+@pytest.mark.slow
 def test_a_volume_is_marked_shown_and_saved(served: Served, browser: Browser, segmenter: Path, tmp_path: Path) -> None:
     image = case_of(segmenter)
     out = predicted(segmenter, image, tmp_path / "out")
