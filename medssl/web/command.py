@@ -4,7 +4,6 @@ import argparse
 import gc
 import ipaddress
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,13 +46,12 @@ def run(options: argparse.Namespace) -> None:
     from medssl.web.connections import listening, server
     from medssl.web.guard import Guard
     from medssl.web.queue import Queue
-    from medssl.web.results import Results, discard
+    from medssl.web.results import Results, temporary_folder
     from medssl.web.work import worker
 
     slots = [named_models(options) for _ in range(limits.slots)]
     socket = listening(options.host, options.port)
-    folder = Path(tempfile.mkdtemp(prefix="medssl-serve-"))
-    try:
+    with temporary_folder() as folder:
         queue, results = Queue([worker(models, limits) for models in slots], limits), Results(folder, limits)
         app = application(Service(slots[0], limits, queue, results, options.example))
         announce(options, socket.getsockname()[1], list(slots[0]))
@@ -65,8 +63,6 @@ def run(options: argparse.Namespace) -> None:
             serving.run([socket])
         if serving.stopped_by:
             raise Stopped(serving.stopped_by)
-    finally:
-        discard(folder)
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

@@ -1,9 +1,13 @@
 """The results that the server keeps for a while: each behind an ID that nobody can guess, in a folder of its own."""
 
 import asyncio
+import fcntl
 import secrets
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +16,7 @@ from medssl.splits import Case
 from medssl.web.limits import Limits, Refusal
 
 State = Literal["waiting", "running", "done", "refused", "failed"]
+PREFIX, LOCK = "medssl-serve-", "lock"
 ENDED = ("done", "refused", "failed")
 
 
@@ -87,6 +92,23 @@ class Results:
             left -= job.bytes
             if left < 0 or number >= self.limits.kept or now - float(job.ended_at or 0) > self.limits.kept_s:
                 self.forget(job)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder while the server runs; those that killed servers left behind are removed, as they hold patients' images."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), (left / LOCK).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which fails while its server lives
+            discard(left)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        with (folder / LOCK).open("xb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / "results").mkdir()
+            yield folder / "results"
+    finally:
+        discard(folder)
 
 
 def discard(folder: Path) -> None:
