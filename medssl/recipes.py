@@ -6,7 +6,7 @@ JSON where it reads as JSON (`lr=1e-4`, `crop_size=[96,96,96]`), else text (`out
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +24,7 @@ def read_settings(kind: type[S], recipe: str, words: Sequence[str]) -> S:
     path = find_recipe(recipe)
     values = read_recipe(path)
     values.setdefault("out", f"runs/{path.stem}")
-    problems = []
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            problems.append(Problem("command line", word, "no '='", "key=value"))
-        else:
-            put(values, key.split("."), parse(text))
+    problems = put_words(values, words, lambda key: key.split("."))
     try:
         settings = kind.model_validate(values)
     except ValidationError as error:
@@ -91,6 +85,18 @@ def parse(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def put_words(values: dict[str, Any], words: Sequence[str], place: Callable[[str], list[str]]) -> list[Problem]:
+    """Put the command line's words over what a file says, a key where `place` says; gives those that are none."""
+    problems = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            problems.append(Problem("command line", word, "no '='", "key=value"))
+        else:
+            put(values, place(key), parse(text))
+    return problems
 
 
 def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:

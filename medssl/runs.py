@@ -1,12 +1,12 @@
 """Run folders read back: what a training wrote about itself, without torch and without opening a weight file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medssl.problems import InputError, Problem
+from medssl.problems import Gathering, InputError, Problem
 from medssl.scores.classes import Judged, read_predictions
 from medssl.scores.numbers import Estimate, read_estimates
 from medssl.scores.voxels import Score, read_scores
@@ -133,15 +133,16 @@ def read_run(folder: Path) -> Run:
 
 def find_runs(folder: Path) -> list[Run]:
     """Read every run below a folder, in the order of their paths; raises InputError with all that can't be read."""
-    runs: list[Run] = []
-    problems: list[Problem] = []
-    for path in _run_folders(folder, DEPTH):
-        try:
-            runs.append(read_run(path))
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
+    return read_runs(_run_folders(folder, DEPTH))
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """Read run folders; raises InputError with all that can't be read."""
+    runs, problems = list[Run](), Gathering()
+    for folder in folders:
+        with problems:
+            runs.append(read_run(folder))
+    problems.raise_any()
     return runs
 
 

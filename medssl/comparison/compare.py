@@ -16,7 +16,7 @@ from medssl.comparison.measures import MEASURES, Measure
 from medssl.comparison.origins import Origin, leaks, origins_of
 from medssl.comparison.planned import PlannedRun, Study, is_study, read_study
 from medssl.problems import InputError, Problem
-from medssl.runs import Run, find_runs, is_run, read_run
+from medssl.runs import Run, find_runs, is_run, read_run, read_runs
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,7 @@ def runs_in(folder: Path) -> list[Run]:
 
 def planned_runs(study: Study) -> list[Run]:
     """Read those runs of a study that are there; raises InputError with all that can't be read."""
-    runs: list[Run] = []
-    problems: list[Problem] = []
-    for folder in dict.fromkeys(planned.folder for planned in study.runs):
-        if is_run(folder):
-            try:
-                runs.append(read_run(folder))
-            except InputError as error:
-                problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return runs
+    return read_runs(folder for folder in dict.fromkeys(planned.folder for planned in study.runs) if is_run(folder))
 
 
 def usable_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

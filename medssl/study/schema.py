@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from medssl.config.tables import Table
 from medssl.problems import InputError, Problem, nearest
-from medssl.recipes import explain, find_named, parse, put, read_recipe
+from medssl.recipes import explain, find_named, put_words, read_recipe
 
 STUDIES = Path(__file__).parents[2] / "studies"
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]{0,99}$")]
@@ -79,13 +79,7 @@ def read_study(name: str, words: Sequence[str] = ()) -> tuple[Path, Study]:
     """
     path = find_named(name, STUDIES, "study")
     content = read_recipe(path, "study")
-    problems = []
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            problems.append(Problem("command line", word, "no '='", "key=value"))
-        else:
-            put(content, place_of(key), parse(text))
+    problems = put_words(content, words, place_of)
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
