@@ -40,7 +40,7 @@ from medssl.evaluate import dice
 from medssl.model_file import FORMAT, MODEL, OF_THE_RUN
 from medssl.prediction.grid import Grid, labels_on
 from medssl.prediction.inputs import find_cases
-from medssl.prediction.memory import estimate
+from medssl.prediction.memory import estimate, forward_bytes
 from medssl.prediction.model import Model, load_model, network_of
 from medssl.prediction.predict import Options, predict_case
 from medssl.prediction.results import Place, write_labels
@@ -79,7 +79,7 @@ def main() -> None:
             same = {"same voxels": f"{(labels == first).mean():.5f}", "affine": str(same_affine(written, file))}
             table.append(beside_first(rows, way) | {"cpu s": rows[way]["cpu_s"]} | same)
         print_rows(table)
-        print(f"\nestimated by medssl: {rows['medssl']['estimated_mb']:.0f} MB besides the network\n")
+        print(f"\nestimated by medssl: {rows['medssl']['estimated_mb']:.0f} MB besides the weights\n")
         back = in_a_process(both_ways_back, file, options.seg, options.spacing)
         print_rows([{"interpolation": name, "Dice": f"{value:.4f}"} for name, value in back.items()])
     if options.json:
@@ -91,7 +91,7 @@ def one_turn(way: str, file: Path, place: Path, threads: int) -> dict[str, float
     torch.set_num_threads(threads)
     model = load_model(place / MODEL, "cpu", threads)
     (case,) = find_cases(str(file), ["CT"]).cases
-    expected = estimate([model], case).bytes / 1e6
+    expected = estimate([model], case, forward_bytes([model])).bytes / 1e6
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
     before = resident_mib("VmRSS")
     began, cpu_began = time.perf_counter(), time.process_time()

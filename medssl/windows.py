@@ -186,10 +186,14 @@ def pad_to(image: Tensor, window: Sequence[int]) -> tuple[Tensor, Corner]:
 
 def batches(corners: Sequence[Corner], most: int, voxels: int, device: torch.device) -> Iterator[Sequence[Corner]]:
     """Split windows of so many voxels into those of a forward pass."""
-    if device.type == "cpu":
-        most = min(most, max(MOST_VOXELS_ON_CPU // voxels, 1))
+    most = at_once(most, voxels, device)
     for start in range(0, len(corners), most):
         yield corners[start : start + most]
+
+
+def at_once(most: int, voxels: int, device: torch.device) -> int:
+    """How many windows of so many voxels go through the network in one forward pass."""
+    return min(most, max(MOST_VOXELS_ON_CPU // voxels, 1)) if device.type == "cpu" else most
 
 
 def stitching_device(device: torch.device, needed: int) -> torch.device:

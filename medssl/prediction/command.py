@@ -100,15 +100,17 @@ def predict_all(
     models: Sequence["Model"], found: "Found", places: Sequence["Place"], how: "Options", options: argparse.Namespace
 ) -> None:
     """Predict and write case by case, a bad one told and passed over; raises as `run`."""
+    from medssl.prediction.memory import forward_bytes
     from medssl.prediction.results import TABLE, write_summary, write_table
 
+    forward = forward_bytes(models)
     began, rows = time.perf_counter(), []
     reports: dict[str, str | None] = {}
     for problem in found.problems:
         say(f"error: {problem}")
     for place, case in zip(places, found.cases, strict=True):
         try:
-            rows.append(predict_one(models, case, place, how, options.dicom_seg))
+            rows.append(predict_one(models, case, place, how, options.dicom_seg, forward))
             reports[place.name] = None
         except (InputError, RunError, OSError, MemoryError, RuntimeError) as error:
             if found.single:
@@ -129,7 +131,9 @@ def predict_all(
         raise RunError(f"{bad} of {len(reports) + len(found.problems)} inputs could not be predicted")
 
 
-def predict_one(models: Sequence["Model"], case: "Case", place: "Place", how: "Options", dicom_seg: bool) -> dict[str, Any]:
+def predict_one(
+    models: Sequence["Model"], case: "Case", place: "Place", how: "Options", dicom_seg: bool, forward: int
+) -> dict[str, Any]:
     """Predict a case with a bar, write its files, tell its warnings; gives its numbers."""
     from tqdm import tqdm
 
@@ -137,7 +141,7 @@ def predict_one(models: Sequence["Model"], case: "Case", place: "Place", how: "O
     from medssl.prediction.predict import predict_case
     from medssl.prediction.results import statistics, write_case
 
-    say(f"{case.id}: {estimate(models, case)}")
+    say(f"{case.id}: {estimate(models, case, forward)}")
     with tqdm(desc=place.name, unit="window", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:

@@ -1,14 +1,18 @@
 """How much memory a prediction takes, told by the headers before a voxel is read.
 
-Reading, resampling and sweeping come one after the other, and the largest of them counts. What windows take inside the
-network comes on top. Measured, with the constants, by benchmarks/predict.py.
+Reading, resampling and the network come one after the other, and the largest of them counts. Measured, with the constants, by
+benchmarks/predict.py.
 """
 
 import math
+import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from medssl.check import size_at
 from medssl.prediction.model import Model
@@ -16,12 +20,13 @@ from medssl.prediction.predict import Limits, header_of
 from medssl.problems import InputError
 from medssl.readers import ReadError
 from medssl.splits import Case
+from medssl.windows import at_once
 
 RESAMPLING = 40  # bytes a voxel of the new grid: its coordinates and values in float64, which MONAI asks for
 
 
 class Estimate(NamedTuple):
-    """Voxels of the input and of the prepared image, windows, and bytes besides the network and its windows."""
+    """Voxels of the input and of the prepared image, and bytes besides the network's weights."""
 
     shape: tuple[int, ...]
     prepared: tuple[int, ...]
@@ -29,11 +34,11 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         by = ("x".join(map(str, shape)) for shape in (self.shape, self.prepared))
-        return "{} voxels, prepared {}, about {:.0f} MB besides the network".format(*by, self.bytes / 1e6)
+        return "{} voxels, prepared {}, about {:.0f} MB besides the weights".format(*by, self.bytes / 1e6)
 
 
-def estimate(models: Sequence[Model], case: Case) -> Estimate:
-    """Estimate the memory of a case; raises InputError for one that can't be used, as `predict_case` does."""
+def estimate(models: Sequence[Model], case: Case, forward: int) -> Estimate:
+    """Estimate the memory of a case, `forward` being `forward_bytes`; raises InputError for one that can't be used."""
     model = models[0]
     try:
         header = header_of(model, case, Limits())
@@ -45,9 +50,54 @@ def estimate(models: Sequence[Model], case: Case) -> Estimate:
     stored = voxels * channels * min(header.dtype.itemsize, 4)
     reading = stored * 2 + 4 * voxels * channels
     resampling = stored + 4 * voxels * channels + new * (RESAMPLING + 8 * channels if spacing else 8 * channels)
-    most = float(max(reading, resampling))
     if model.task == "segmentation":
         window = np.minimum(settings.crop_size, prepared) / np.array(prepared)
         slab = 4 * (len(model.labels) + 1) * new * float(window.min())
-        most = max(most, stored + new * (8 * channels + 1) + slab + voxels)
-    return Estimate(header.shape, prepared, int(most))
+        forward += int(stored + new * (8 * channels + 1) + slab + voxels)
+    return Estimate(header.shape, prepared, max(reading, resampling, forward))
+
+
+def forward_bytes(models: Sequence[Model]) -> int:
+    """The most bytes of tensors that live at a time in a forward pass of the networks, besides their weights.
+
+    Told by the shapes alone, without computing; what the library underneath borrows is not in it: with UNETR on ViT-B a
+    window of 96^3 takes 201 MB by this and 305 resident in bfloat16, 390 and 491 in float32 (one CPU thread, torch 2.13).
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # 1 s
+
+    most = 0
+    for model in models:
+        settings, device = model.settings, model.compute.device
+        size = settings.crop_size if model.task == "segmentation" else settings.read_size
+        many = at_once(settings.batch_size, math.prod(size), device) if model.task == "segmentation" else 1
+        with torch.inference_mode(), model.compute.context(), FakeTensorMode(allow_non_fake_inputs=True), _Living() as living:
+            model.network(torch.empty(many, model.split.channels, *size, device=device))
+        most = max(most, living.most)
+    return most
+
+
+class _Living(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made inside, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: dict[int, int] = {}  # the bytes of each storage
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.meet(tensor.untyped_storage())
+        return made
+
+    def meet(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self.known:
+            self.known[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self.part_from, key)
+
+    def part_from(self, key: int) -> None:
+        self.now -= self.known.pop(key)

@@ -38,7 +38,7 @@ def test_a_volume_leaves_labels_numbers_and_a_picture(segmenter: Path, tmp_path:
     (source,) = case.image
     assert predict(segmenter, source, tmp_path / "out") == 0
     out, name = tmp_path / "out", case.id
-    assert "MB besides the network" in capsys.readouterr().err
+    assert "MB besides the weights" in capsys.readouterr().err
     files = {"statistics.json", "preview.png", "run_report.json", "predictions.csv", f"{name}_dseg.nii.gz", f"{name}_dseg.tsv"}
     assert {path.name for path in out.iterdir()} == files
     labels, image = nibabel.load(out / f"{name}_dseg.nii.gz"), nibabel.load(source)
