@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import highdicom
 import nibabel
 import numpy as np
 import PIL.Image
@@ -101,7 +102,6 @@ def test_a_number_has_its_name(regressor: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_dicom_segmentation_is_read_back(segmenter: Path, tmp_path: Path) -> None:
-    highdicom = pytest.importorskip("highdicom")
     pixels = np.random.default_rng(0).integers(-200, 400, (32, 33, 34)).astype(np.int16)
     series(tmp_path / "series", pixels, PatientName="N", PatientBirthDate="", PatientSex="", FrameOfReferenceUID="1.2.9",
            StudyDate="", StudyTime="", AccessionNumber="", StudyID="", ReferringPhysicianName="")  # fmt: skip
