@@ -31,7 +31,7 @@ from medssl.stopping import Elsewhere, Finished, OutOfTime, Stopped
 
 WAIT = 4.0  # seconds that a rank stays which ends because another one does: a launcher then kills those that still speak
 USES = {  # of networks, by how their names begin
-    "vit": "pre-training, classification, segmentation by a UNETR decoder",
+    "vit": "pre-training, classification, segmentation by a UNETR decoder, or one without the image: network.decoder=tokens",
     "resnet": "pre-training, classification, segmentation by a U-Net decoder or network.decoder=fcn",
     "swin": "pre-training, classification, segmentation by Swin UNETR's decoder",
     "unet": "segmentation, from scratch: the baseline",

@@ -48,9 +48,12 @@ def build(
 def segmenter(
     encoder: Encoder, outputs: int, feature_size: int = 16, decoder: str = "unet", any_size: bool = False
 ) -> nn.Module:
-    """Put a decoder on an encoder: UNETR's, Swin UNETR's, or on a ResNet a U-Net's or, by decoder "fcn", linear scores."""
+    """Put a decoder on an encoder: UNETR's, Swin UNETR's or a U-Net's, which see the image too, or one that does not.
+
+    These are, by `decoder`, "tokens" on a ViT (UNETR's without its image branch) and "fcn" on a ResNet (linear scores).
+    """
     if isinstance(encoder, ViT):
-        return unetr(encoder, outputs, feature_size, any_size=any_size)
+        return unetr(encoder, outputs, feature_size, any_size=any_size, image_branch=decoder != "tokens")
     if isinstance(encoder, Swin):
         return swin_unetr(encoder, outputs)
     assert isinstance(encoder, ResNet)

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from networks.vit import ViT
 
 
-def unetr(encoder: ViT, out_channels: int, feature_size: int = 16, any_size: bool = False) -> nn.Module:
+def unetr(
+    encoder: ViT, out_channels: int, feature_size: int = 16, any_size: bool = False, image_branch: bool = True
+) -> nn.Module:
     """Put a UNETR decoder on `encoder`, which becomes the network's `.vit`: (b, c, *image_size) -> (b, classes, *image_size).
 
     With 12 layers and patches of 16 this is `monai.networks.nets.UNETR`, otherwise `PatchUNETR`, which also takes images
-    of other sizes; `any_size` asks for it.
+    of other sizes; `any_size` asks for it. Only `PatchUNETR` can do without the branch that sees the image itself.
     """
-    if any_size or len(encoder.blocks) != 12 or set(encoder.patch_size) != {16}:
-        return PatchUNETR(encoder, out_channels, feature_size)
+    if any_size or not image_branch or len(encoder.blocks) != 12 or set(encoder.patch_size) != {16}:
+        return PatchUNETR(encoder, out_channels, feature_size, image_branch)
     network: nn.Module = MonaiUNETR(
         in_channels=encoder.in_channels,
         out_channels=out_channels,
@@ -41,9 +43,12 @@ class PatchUNETR(nn.Module):
     Level k has strides min(2^k, patch) and feature_size * 2^k channels. Level 0 sees the image itself; level k > 0
     sees the hidden states of block layers * k / levels, brought up from the patch grid; the last tokens are the bottom.
     At patch 16 with 12 layers this is MONAI's UNETR, parameter for parameter.
+
+    Without `image_branch` there is no level 0: a transposed convolution makes the logits of level 1, and all that the
+    decoder knows came through the encoder, as in SETR (Zheng et al., 2021, https://arxiv.org/abs/2012.15840).
     """
 
-    def __init__(self, encoder: ViT, out_channels: int, feature_size: int = 16) -> None:
+    def __init__(self, encoder: ViT, out_channels: int, feature_size: int = 16, image_branch: bool = True) -> None:
         super().__init__()
         dims, patch = len(encoder.patch_size), encoder.patch_size
         if any(size & (size - 1) for size in patch) or max(patch) < 2:
@@ -55,19 +60,24 @@ class PatchUNETR(nn.Module):
         widths = [feature_size * 2**k for k in range(levels)] + [encoder.hidden_size]
         self.vit = encoder
         self.taps = [len(encoder.blocks) * k // levels for k in range(1, levels)]
-        self.image_branch = UnetrBasicBlock(dims, encoder.in_channels, feature_size, 3, 1, "instance", res_block=True)
+        self.image_branch = (
+            UnetrBasicBlock(dims, encoder.in_channels, feature_size, 3, 1, "instance", res_block=True) if image_branch else None
+        )
         self.token_branches = nn.ModuleList(
             rise(dims, encoder.hidden_size, widths[k], rises[k:][::-1]) for k in range(1, levels)
         )
         self.decoders = nn.ModuleList(
-            UnetrUpBlock(dims, widths[k + 1], widths[k], 3, rises[k], "instance", res_block=True) for k in range(levels)
+            UnetrUpBlock(dims, widths[k + 1], widths[k], 3, rises[k], "instance", res_block=True)
+            for k in range(0 if image_branch else 1, levels)
         )
-        self.out = UnetOutBlock(dims, feature_size, out_channels)
+        self.out = (
+            UnetOutBlock(dims, feature_size, out_channels) if image_branch else up(dims, widths[1], out_channels, rises[0])
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, hidden = self.vit(x)
         grid = self.vit.grid_of(x)
-        skips = [self.image_branch(x)]
+        skips = [self.image_branch(x)] if self.image_branch is not None else []
         for tap, branch in zip(self.taps, self.token_branches, strict=True):
             skips.append(branch(self.vit.to_map(hidden[tap], grid)))
         x = self.vit.to_map(tokens, grid)
@@ -79,14 +89,18 @@ class PatchUNETR(nn.Module):
 
 def rise(dims: int, in_channels: int, out_channels: int, factors: Sequence[Sequence[int]]) -> nn.Sequential:
     """Bring tokens up from the patch grid: a transposed convolution, then one with a residual block for each further level."""
-
-    def up(channels: int, factor: Sequence[int]) -> nn.Module:
-        layer: nn.Module = get_conv_layer(
-            dims, channels, out_channels, kernel_size=factor, stride=factor, conv_only=True, is_transposed=True
-        )
-        return layer
-
-    layers = [up(in_channels, factors[0])]
+    layers = [up(dims, in_channels, out_channels, factors[0])]
     for factor in factors[1:]:
-        layers += [up(out_channels, factor), UnetResBlock(dims, out_channels, out_channels, 3, 1, "instance")]
+        layers += [
+            up(dims, out_channels, out_channels, factor),
+            UnetResBlock(dims, out_channels, out_channels, 3, 1, "instance"),
+        ]
     return nn.Sequential(*layers)
+
+
+def up(dims: int, in_channels: int, out_channels: int, factor: Sequence[int]) -> nn.Module:
+    """A transposed convolution whose stride is its kernel."""
+    layer: nn.Module = get_conv_layer(
+        dims, in_channels, out_channels, kernel_size=factor, stride=factor, conv_only=True, is_transposed=True
+    )
+    return layer

@@ -21,6 +21,9 @@ class ViTSettings(Table):
     mlp_size: int = Field(ge=8, description="width inside a block's perceptron")
     layers: int = Field(ge=2, le=64, description="transformer blocks")
     heads: int = Field(ge=1, description="attention heads; divides hidden_size")
+    decoder: Literal["unetr", "tokens"] = Field(
+        "unetr", description="for segmentation: unetr sees the tokens and the image, tokens what the encoder made of it alone"
+    )
     feature_size: int = Field(16, ge=1, description="channels of the UNETR decoder at full resolution")
     decoder_channels: int = Field(16, ge=1, description="channels between the two transposed convolutions in pre-training")
     normalise: Normalise = Field("none", description=NORMALISED)
@@ -70,6 +73,11 @@ class SwinSettings(Table):
     normalise: Normalise = Field("none", description=NORMALISED)
 
     @property
+    def decoder(self) -> str:
+        """Swin UNETR's own."""
+        return "unetr"
+
+    @property
     def feature_size(self) -> int:
         """Channels of the decoder at full resolution, which in Swin UNETR are those of the patches."""
         return self.width
@@ -112,6 +120,6 @@ def encoder_sizes(network: EncoderSettings) -> dict[str, Any]:
 
 def title_of(network: NetworkSettings, task: str) -> str:
     """The network's name in summaries and tables, where runs of one name are one arm: with the decoder that was chosen."""
-    if task == "segmentation" and isinstance(network, ResNetSettings):
+    if task == "segmentation" and not isinstance(network, UNetSettings) and network.decoder != "unetr":
         return f"{network.name}-{network.decoder}"
     return network.name

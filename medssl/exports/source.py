@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from medssl import __version__
-from medssl.config import Finetune, Pretrain, ResNetSettings, UNetSettings, encoder_sizes
+from medssl.config import Finetune, Pretrain, UNetSettings, encoder_sizes
 from medssl.model_file import model_path, read_model
 from medssl.plan import ENCODER
 from medssl.problems import InputError, Problem
@@ -164,5 +164,8 @@ def arguments_of(settings: Pretrain | Finetune, split: Split) -> dict[str, Any]:
         return where | {"head": settings.head} | sizes
     if isinstance(network, UNetSettings):
         return where | sizes
-    decoder = network.decoder if isinstance(network, ResNetSettings) else "unet"
-    return where | {"decoder": decoder, "feature_size": network.feature_size, "any_size": bool(settings.progressive)} | sizes
+    return (
+        where
+        | {"decoder": network.decoder, "feature_size": network.feature_size, "any_size": bool(settings.progressive)}
+        | sizes
+    )

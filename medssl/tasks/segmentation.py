@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from medssl.atomic import atomic_path, write_atomically
-from medssl.config import Finetune, ResNetSettings, UNetSettings
+from medssl.config import Finetune, UNetSettings
 from medssl.device import Compute
 from medssl.evaluate import evaluate_segmentation, mean_dice, prediction_arrays
 from medssl.loaders import whole_images
@@ -88,6 +88,5 @@ def build_segmenter(settings: Finetune, split: Split) -> tuple[nn.Module, Encode
         torch.manual_seed(settings.seed)
         return builder(network.name)(settings.spatial_dims, split.channels, classes, network.channels), None, None
     encoder = build_encoder(settings, split.channels)
-    decoder = network.decoder if isinstance(network, ResNetSettings) else "unet"
-    decoded = segmenter(encoder, classes, network.feature_size, decoder, any_size=bool(settings.progressive))
+    decoded = segmenter(encoder, classes, network.feature_size, network.decoder, any_size=bool(settings.progressive))
     return decoded, encoder, start_encoder(encoder, settings)
