@@ -1,5 +1,7 @@
 """Encoders and decoders against MONAI's own networks."""
 
+from unittest import mock
+
 import pytest
 import torch
 from monai.networks.nets import UNETR, ViTAutoEnc
@@ -84,9 +86,16 @@ def test_patch_unetr_equals_monais_at_patch_16() -> None:
 
 
 @pytest.mark.parametrize(("image", "patch"), [((16, 24), (8, 4)), ((16, 16, 8), (8, 8, 4)), ((32, 32, 8), (16, 16, 4))])
-def test_unetr_for_other_patches(image: tuple[int, ...], patch: tuple[int, ...]) -> None:
-    network = unetr(ViT(2, image, patch, layers=4, **SIZES), 5, 4)
-    assert network(torch.randn(1, 2, *image)).shape == (1, 5, *image)
+@pytest.mark.parametrize("image_branch", [True, False])
+def test_unetr_for_other_patches(image: tuple[int, ...], patch: tuple[int, ...], image_branch: bool) -> None:
+    """Without its image branch, what the encoder said of another image is all that it knows."""
+    network = unetr(ViT(2, image, patch, layers=4, **SIZES), 5, 4, image_branch=image_branch).eval()
+    one, other = torch.randn(2, 1, 2, *image)
+    scores, said = network(one), network.vit(one)
+    assert scores.shape == (1, 5, *image)
+    assert not torch.allclose(network(other), scores)
+    with mock.patch.object(network.vit, "forward", return_value=said):
+        assert torch.equal(network(other), scores) == (not image_branch)
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

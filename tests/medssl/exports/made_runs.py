@@ -36,6 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {  # with the constructor's name, by what the
     "ViT 3D": {"network": PATCHES | {"patch_size": [8, 8, 16]}, "task": "encoder"},
     "ResNet encoder 2D": {"network": RESNET, "task": "encoder"},
     "build patches 3D": {"network": PATCHES | {"patch_size": [8] * 3}},
+    "build tokens 2D": {"network": PATCHES | {"patch_size": [8] * 2, "decoder": "tokens"}},
     "build progressive 2D": {"network": UNETR | {"patch_size": [16] * 2}, "progressive": [[16, 16]]},
     "build resnet 2D": {"network": RESNET | {"normalise": "imagenet"}, "channels": 3},
     "build resnet 3D": {"network": RESNET},
