@@ -66,15 +66,24 @@ class Progress:
         self.bar.close()
 
     def left(self) -> str:
-        """The time of the rest, by what the steps of its like took; empty while nothing is known of a part of it."""
-        seconds = 0.0
+        """The time of the rest; empty while nothing is known of a part of it."""
+        rests = []
         for run in self.runs:
             if run.name not in self.ended:
-                paces = self.pace.get(run.of) or self.pace.get(run.kind)
-                if not paces:
+                step = self._step(run)
+                pace = self._pace(run, step)
+                if pace is None:
                     return ""
-                seconds += (run.settings.steps - self._step(run)) * sum(paces) / len(paces)
-        return hours(seconds / self.jobs) if seconds else ""
+                rests.append((run.settings.steps - step) * pace)
+        return hours(max(sum(rests) / self.jobs, *rests)) if rests else ""
+
+    def _pace(self, run: Run, step: int) -> float | None:
+        """Seconds of a step: what its own take if it is under way, else those of its like; None if there were none."""
+        began, first = self.began.get(run.name, (0.0, step))
+        if step > first:
+            return (time.monotonic() - began) / (step - first)
+        paces = self.pace.get(run.of) or self.pace.get(run.kind)
+        return sum(paces) / len(paces) if paces else None
 
     def _learn(self, run: Run, seconds: float, steps: int) -> None:
         if steps > 0:

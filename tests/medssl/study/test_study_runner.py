@@ -14,6 +14,7 @@ import pytest
 from study_phantom import SPLIT, changed, planned
 
 from medssl.comparison.planned import read_study
+from medssl.forecast import hours
 from medssl.problems import InputError
 from medssl.run_folder import config_of
 from medssl.study.costs import Cost, cost_in, kinds_of
@@ -68,6 +69,21 @@ def test_runs_are_made_in_order_and_none_twice(capsys: pytest.CaptureFixture[str
     assert lines[1].endswith(" s left")
     assert lines[-1].split() == ["5", "of", "5", "runs/pretrained-labelled4-seed0", "done:", "dice", "0.5"]
     assert made(opened)[1] == []
+
+
+def test_the_rest_is_told_by_the_pace_of_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 s for the first 2 steps; and one run does not end sooner for a second place beside it."""
+    opened = study()
+    (run,) = [run for run in opened.plan.runs.values() if run.name == "pretrain/rc"]
+    progress = Progress(opened, [run], jobs=2)
+    assert progress.left() == ""
+    metrics = opened.path(run) / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    monkeypatch.setattr(time, "monotonic", lambda: 50.0)
+    progress.told("began", run, "")
+    metrics.write_text('{"step": 1}\n{"step": 2}\n')
+    monkeypatch.setattr(time, "monotonic", lambda: 60.0)
+    assert progress.left() == hours((run.settings.steps - 2) * 5.0)
 
 
 def test_a_failed_run_is_named_what_needs_it_is_left_out_and_the_rest_is_done(capsys: pytest.CaptureFixture[str]) -> None:
