@@ -66,9 +66,12 @@ bench: $(INSTALLED)
 		$(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json > runs/bench/$$name.md || { cat runs/bench/$$name.md; exit 1; }; \
 		cat runs/bench/$$name.md; done
 
-# The measured study of docs/results.md, about two hours on one core: make hippocampus DATA=.../Task04_Hippocampus
-hippocampus: $(INSTALLED)
-	$(BIN)/python benchmarks/hippocampus.py $(DATA)
+# The study of docs/results.md 1, about an hour and a half on two cores: make hippocampus DATA=.../Task04_Hippocampus
+hippocampus: $(INSTALLED) json_splits/hippocampus.json
+	$(BIN)/medssl study hippocampus --set data_root=$(abspath $(DATA)) --jobs 2
+
+json_splits/hippocampus.json: | $(INSTALLED)
+	$(BIN)/python json_splits/make_hippocampus.py $(DATA) $@
 
 # Half an hour to an hour each on two cores: make figshare DATA=.mat-files; make alzheimer DATA="alzheimer-folder
 # .mat-files"; make tumour_types DATA=.mat-files; make progression DATA=folders-of-patients

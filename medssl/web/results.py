@@ -87,7 +87,7 @@ class Results:
     def tidy(self) -> None:
         """Remove results that are too old, and the oldest ones where all together are too many or too large."""
         now, left = time.monotonic(), self.limits.kept_bytes
-        ended = [job for job in self.jobs.values() if job.ended_at is not None]
+        ended = [job for job in list(self.jobs.values()) if job.ended_at is not None]  # a copy: others come meanwhile
         for number, job in enumerate(sorted(ended, key=lambda job: -float(job.ended_at or 0))):
             left -= job.bytes
             if left < 0 or number >= self.limits.kept or now - float(job.ended_at or 0) > self.limits.kept_s:
