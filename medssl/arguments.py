@@ -115,6 +115,7 @@ def tune_arguments(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--trials", type=int, default=20, metavar="N", help="trainings altogether, those there included [20]")
     tune.add_argument("--space", nargs="+", default=[], metavar="key=values", help="what is searched, or a JSON file of it")
     tune.add_argument("--jobs", type=int, default=1, metavar="K", help="trials side by side, which share cores and GPUs")
+    tune.add_argument("--dry-run", action="store_true", help="tell hours, memory and disk of all trials; makes none")
     tune.add_argument(
         "--at", nargs="+", default=[], metavar="axis=value", help="of a study: where on its axes; default: their first values"
     )

@@ -102,7 +102,7 @@ def estimate(folder: "StudyFolder", runs: Sequence[Run], launcher: Sequence[str]
     ]
     print(markdown_table(["task", "run", "steps", "needs", "state"], rows, words=2))
     rest = [run for run in runs if not folder.done(run)]
-    kinds = measured(folder.plan, rest, launcher, max(cores() // jobs, 1), lambda line: print(line, file=sys.stderr))
+    kinds = measured(folder.plan.out, rest, launcher, max(cores() // jobs, 1), lambda line: print(line, file=sys.stderr))
     print(f"\n{told(kinds, jobs)}" if kinds else "\nall done")
 
 

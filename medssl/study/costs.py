@@ -4,10 +4,11 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from medssl.markdown import markdown_table
-from medssl.study.plan import Plan, Run, word
+from medssl.study.plan import Run, word
 from medssl.study.runner import ROOT
 
 # they move what a run learns, not what it costs
@@ -50,19 +51,19 @@ def kinds_of(runs: Iterable[Run]) -> list[list[Run]]:
     return list(found.values())
 
 
-def measured(plan: Plan, runs: Iterable[Run], launcher: Sequence[str], threads: int, told: Callable[[str], None]) -> list[Kind]:
-    """Do the dry run of every kind; `told` hears which is next."""
+def measured(out: Path, runs: Iterable[Run], launcher: Sequence[str], threads: int, told: Callable[[str], None]) -> list[Kind]:
+    """Do the dry run of every kind, as if in the folder `out`; `told` hears which is next."""
     found = []
     for same in kinds_of(runs):
         told(f"dry run of {same[0].name}, as {len(same)} of the runs")
-        found.append(Kind(same, *_asked(plan, same[0], launcher, threads)))
+        found.append(Kind(same, *_asked(out, same[0], launcher, threads)))
     return found
 
 
-def _asked(plan: Plan, run: Run, launcher: Sequence[str], threads: int) -> tuple[Cost | None, str]:
+def _asked(out: Path, run: Run, launcher: Sequence[str], threads: int) -> tuple[Cost | None, str]:
     """Ask one run's script, without the weights that do not exist yet."""
     own = [] if run.settings.threads else [word("threads", threads)]
-    words = [*run.words, "encoder=none", *own, f"out={plan.out / run.name}", "--dry-run"]
+    words = [*run.words, "encoder=none", *own, f"out={out / run.name}", "--dry-run"]
     command = [*launcher, str(ROOT / f"ssl_{run.kind}.py"), run.recipe, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     cost = cost_in(done.stdout) if done.returncode == 0 else None

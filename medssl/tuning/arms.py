@@ -24,7 +24,7 @@ from medssl.study.command import make as make_runs
 from medssl.study.folder import StudyFolder
 from medssl.study.plan import Plan, Run, plan
 from medssl.study.schema import Study, read_study
-from medssl.tuning.command import check_data
+from medssl.tuning.command import check_data, estimate
 from medssl.tuning.folder import SearchFolder, Wanted
 from medssl.tuning.made import make
 from medssl.tuning.space import Space, default_space, read_words, space_of, unused
@@ -43,6 +43,9 @@ def tune_arms(options: argparse.Namespace, out: Path) -> None:
 
     launcher = shlex.split(options.launcher or "")
     needed = [run for stage in planned.stages() for run in stage if run.name in _needs(planned, runs.values())]
+    if options.dry_run:
+        estimate(out / "study", needed, list(runs.values()), options)
+        return
     if needed:
         print(f"pre-trainings, once each: {', '.join(run.name for run in needed)}", file=sys.stderr)
         make_runs(StudyFolder(planned), needed, launcher or [sys.executable], options.jobs)

@@ -3,7 +3,9 @@
 import argparse
 import importlib.util
 import shlex
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from medssl.problems import Gathering, InputError, Problem
 from medssl.recipes import find_recipe, read_either, read_recipe
 from medssl.splits import read_split
 from medssl.study.command import placed
+from medssl.study.plan import Run
 from medssl.study.schema import STUDIES
 from medssl.subsets import take_fold, take_labelled
 from medssl.tuning.space import Space, default_space, read_words, space_of
@@ -41,11 +44,28 @@ def tune_recipe(options: argparse.Namespace, out: Path) -> None:
     space = space_of(kind, options.recipe, words, wanted)
     check_data(settings, space)
 
+    if options.dry_run:
+        script = "pretrain" if kind is Pretrain else "finetune"
+        estimate(out, [], [Run("trials", script, "", options.recipe, tuple(words), settings, (), {})], options)
+        return
+
     from medssl.tuning.folder import SearchFolder, Wanted
     from medssl.tuning.made import make
 
     folder = SearchFolder(out, Wanted(options.recipe, tuple(words), settings, space))
     make(folder, options.trials, options.jobs, shlex.split(options.launcher or ""))
+
+
+def estimate(out: Path, once: Sequence[Run], searched: Sequence[Run], options: argparse.Namespace) -> None:
+    """Print what runs that are made once and the trials of others will take, by their dry runs; none is made."""
+    from medssl.launch import cores
+    from medssl.study.costs import measured, told
+
+    launcher, threads = shlex.split(options.launcher or "") or [sys.executable], max(cores() // options.jobs, 1)
+    kinds = measured(out, [*once, *searched], launcher, threads, lambda line: print(line, file=sys.stderr))
+    times = {run.name: options.trials for run in searched}
+    kinds = [replace(kind, runs=[run for run in kind.runs for _ in range(times.get(run.name, 1))]) for kind in kinds]
+    print(f"{told(kinds, options.jobs)}\ntrials that are ended early take less")
 
 
 def check_arguments(options: argparse.Namespace) -> None:

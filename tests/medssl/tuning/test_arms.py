@@ -66,6 +66,18 @@ def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: p
     assert len(Path("calls.txt").read_text().splitlines()) == before
 
 
+def test_a_dry_run_counts_every_trial_and_makes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """One pre-training of 0.5 hours and 5 trials of three arms, 0.5 hours each: 8 hours; 2 GB, of two side by side 4."""
+    Path("asked.py").write_text("print('run 0.5 hours\\nmemory 2 GB\\ndisk 0.25 GB')\n")
+    words = ["--trials", "5", "--jobs", "2", "--at", "labelled=4", "--dry-run", "--launcher", f"{sys.executable} asked.py"]
+    assert main(["tune", "study.json", "--out", "out", *words]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2] == "together    8.00 hours, 4.00 with 2 side by side; 4.00 GB of memory; 4.00 GB of disk"
+    assert main(["tune", "demo_finetune", "split=split.json", "--out", "out", *words[:4], *words[-3:]]) == 0
+    assert "together    2.50 hours, 1.25 with 2 side by side" in capsys.readouterr().out
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
