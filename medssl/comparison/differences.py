@@ -30,7 +30,7 @@ class Difference:
     reference: str
     labelled: int | None
     main: bool  # the start alone differs, or the study names the pair
-    pretraining: bool  # the arm is pre-trained and the reference is not
+    pretraining: bool  # the arm is pre-trained and the reference, of the same network, is not
     pairs: list[Key]
     by_pair: list[float]
     value: float  # of the arm, over the paired runs and cases
@@ -173,7 +173,7 @@ def difference_of(arm: Arm, other: Arm, measure: Measure, main: bool = True) -> 
         reference=other.name,
         labelled=arm.labelled,
         main=main,
-        pretraining=arm.pretrained and not other.pretrained,
+        pretraining=arm.pretrained and not other.pretrained and arm.network == other.network,
         pairs=pairs,
         by_pair=[math.fsum(mine[key][case] - its[key][case] for case in shared[key]) / len(shared[key]) for key in pairs],
         value=before + difference,

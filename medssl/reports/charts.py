@@ -114,7 +114,10 @@ def bars_by_arm(
         heights = [np.nan if value is None else value for value in values]
         errors = [0 if value is None else value for value in spread[name]]
         colour = PALETTE[position % len(PALETTE)]
-        ax.bar(places, heights, 0.92 * width, yerr=errors, color=colour, label=literal(name), ecolor=ink, capsize=2)
+        hatch = "//" if position >= len(PALETTE) else None  # colours come again
+        ax.bar(
+            places, heights, 0.92 * width, yerr=errors, color=colour, label=literal(name), ecolor=ink, capsize=2, hatch=hatch
+        )
     few = len(groups) < 7
     ax.set_xticks(
         range(len(groups)),

@@ -43,6 +43,18 @@ def test_arms_and_pairs_are_those_of_the_plan(tmp_path: Path) -> None:
     json.dumps(summary_of(comparison), allow_nan=False)
 
 
+def test_another_network_that_is_better_is_no_harm_by_pretraining(tmp_path: Path) -> None:
+    root = study(
+        tmp_path / "study",
+        {"random": {6: 0.7}, "mae": {6: 0.76}, "unet": {6: 0.8}},
+        compare=[["mae", "random"], ["mae", "unet"]],
+    )
+    verdict, _, beside = headline(compare_runs([root])).splitlines()
+    assert verdict.startswith("Pre-training helps beyond chance")
+    assert "harms" not in verdict
+    assert beside.startswith("mae against unet, Dice: worse with 6 labels")
+
+
 def test_identical_arms_show_nothing(tmp_path: Path) -> None:
     root = tmp_path / "study"
     study(root, {"random": {6: 0.7}, "mae": {6: 0.7}})
