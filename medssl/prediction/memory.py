@@ -61,7 +61,8 @@ def forward_bytes(models: Sequence[Model]) -> int:
     """The most bytes of tensors that live at a time in a forward pass of the networks, besides their weights.
 
     Told by the shapes alone, without computing; what the library underneath borrows is not in it: with UNETR on ViT-B a
-    window of 96^3 takes 201 MB by this and 305 resident in bfloat16, 390 and 491 in float32 (one CPU thread, torch 2.13).
+    window of 96^3 takes 201 MB by this and 305 resident in bfloat16, 390 and 491 in float32 (one CPU thread, torch 2.13, a
+    script that was not kept).
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # 1 s
 

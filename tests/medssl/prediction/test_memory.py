@@ -2,39 +2,44 @@
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from medssl.device import Compute
 from medssl.prediction.memory import forward_bytes
 from medssl.prediction.model import Model
-from networks import build_encoder
-from networks.resnet_unet import ResNetUNet
-from networks.unetr import unetr
+from networks.complete import build
+
+SIZES: dict[str, dict[str, Any]] = {
+    "vit_tiny": {"patch_size": (16, 16, 16), "layers": 4}, "resnet18": {"width": 8}, "swin_unetr": {"width": 12},
+    "unet": {"channels": [4, 8]},
+}  # fmt: skip
+
+
+def told(model: Model, network: nn.Module, window: tuple[int, ...], batch_size: int = 1) -> int:
+    compute = Compute(torch.device("cpu"), None)
+    settings = model.settings.model_copy(update={"batch_size": batch_size, "crop_size": window})
+    return forward_bytes([replace(model, network=network, compute=compute, settings=settings)])
 
 
 def test_bytes_of_a_forward_are_those_of_the_tensors_that_live_at_a_time(model: Model) -> None:
     """Of a chain of 1 x 1 convolutions with 1, 6, 2 and 3 channels two neighbours live at a time, and the input always does."""
     chain = nn.Sequential(nn.Conv3d(1, 6, 1), nn.ReLU(inplace=True), nn.Conv3d(6, 2, 1), nn.Conv3d(2, 3, 1)).eval()
-    compute = Compute(torch.device("cpu"), None)
-    settings = model.settings.model_copy(update={"batch_size": 2, "crop_size": (10, 12, 14)})
-    found = forward_bytes([replace(model, network=chain, compute=compute, settings=settings)])
-    assert found == 2 * 4 * prod((10, 12, 14)) * (1 + 6 + 2)
+    assert told(model, chain, (10, 12, 14), batch_size=2) == 2 * 4 * prod((10, 12, 14)) * (1 + 6 + 2)
 
 
-def test_every_decoder_is_told(model: Model) -> None:
-    """At least its input and its scores, and no weight is touched."""
-    size = (32, 32, 32)
-    settings = model.settings.model_copy(update={"batch_size": 1, "crop_size": size})
-    encoders = {
-        "vit": build_encoder("vit_tiny", 1, size, patch_size=(8, 8, 8), layers=4),
-        "resnet": build_encoder("resnet18", 1, size, width=8),
-    }
-    for network in (unetr(encoders["vit"], 3), ResNetUNet(encoders["resnet"], 3)):
-        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        one = forward_bytes([replace(model, network=network.eval(), settings=settings)])
-        wide = settings.model_copy(update={"crop_size": (32, 32, 64)})
-        assert one > 4 * (1 + 3) * prod(size)
-        assert 1.5 * one < forward_bytes([replace(model, network=network, settings=wide)]) < 3 * one
-        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+@pytest.mark.parametrize("name", SIZES)
+def test_every_network_is_told_and_predicts_as_before(name: str, model: Model) -> None:
+    """Two windows at a time take about twice one, at least input and scores; nothing without values stays behind in it."""
+    size = (64, 64, 32) if name != "swin_unetr" else (64, 32, 32)
+    networks = [build(name, 1, size, 3, **SIZES[name]).eval() for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    one, two = (told(model, networks[0], size, batch_size) for batch_size in (1, 2))
+    assert one >= 4 * (1 + 3) * prod(size)
+    assert 1.5 * one < two < 2.5 * one
+    image = torch.rand(1, 1, *size)
+    with torch.inference_mode():
+        assert torch.equal(networks[0](image), networks[1](image))
