@@ -26,7 +26,7 @@ viewer: $(VIEWER)
 $(VIEWER): medssl/web/vendor/README.md
 	npm pack --silent --pack-destination $(VENV) @niivue/niivue@$$(sed -n 's/.*WebGL 2 | \([0-9.]*\) .*/\1/p' $<)
 	tar -xOf $(VENV)/niivue-niivue-*.tgz package/dist/niivue.umd.js > $(VENV)/niivue.umd.js
-	grep -q "`sha256sum $(VENV)/niivue.umd.js | cut -d' ' -f1`" $<
+	$(PYTHON) -c 'import hashlib, sys; sys.exit(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest() not in open(sys.argv[2]).read())' $(VENV)/niivue.umd.js $<
 	mv $(VENV)/niivue.umd.js $@
 
 demo: $(INSTALLED)

@@ -1,15 +1,17 @@
 """Whether `--dry-run` comes true: what it says of small runs, and what these then take.
 
-    python benchmarks/estimate.py [--folder runs/estimate] [--workers 0 1] [--longer 1]
+    python benchmarks/estimate.py [--folder runs/estimate] [--workers 0 1] [--longer 1] [--turns 3]
 
-On synthetic volumes the demo's pre-training and fine-tuning, each estimated twice, before there is a store and after, and
-then run; `--longer` multiplies the steps. Times are of the whole program, memory is the largest sum that the program and
-its processes had of the pages that they share in proportion. On an idle machine the ratios should be within 0.8 and 1.2.
+On synthetic volumes the demo's pre-training and fine-tuning: a turn is an estimate before there is a store, one with it, the
+run, and one more estimate, as a shared machine's speed changes by a third within a minute. `--longer` multiplies the steps.
+Times are of the whole program, memory is the largest sum that the program and its processes had of the pages that they share
+in proportion. On an idle machine the ratios should be within 0.8 and 1.2.
 """
 
 import argparse
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from runs import ROOT, medssl
 from turns import write_results
 
 STEPS = {"pretrain": 240, "finetune": 150}
-EVERY = 0.1  # seconds between two looks at the memory
+EVERY = 1.0  # seconds between two looks at the memory, each of which holds the process up for milliseconds
 
 
 class Said(NamedTuple):
@@ -37,24 +39,36 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/estimate"))
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--longer", type=float, default=1.0)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     folder = options.folder.absolute()
     medssl("synth", str(folder / "data"))
-    rows = [row(folder, kind, workers, round(STEPS[kind] * options.longer)) for workers in options.workers for kind in STEPS]
+    asked = [(kind, workers) for workers in options.workers for kind in STEPS]
+    turns = [row(folder, kind, workers, options.longer) for _ in range(options.turns) for kind, workers in asked]
     if options.json:
-        write_results(options, rows)
+        write_results(options, turns)
+    print("Medians of the turns; ratios in brackets are the least and the most of one turn\n")
     print("| run | workers | store | said s | took s | ratio | said GB | took GB | ratio |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
-    for found in rows:
-        took = found["took"]
-        for store, guess in found["said"].items():
-            seconds, memory = (f"{a:.2f} | {b:.2f} | {a / b:.2f}" for a, b in zip(guess, took, strict=True))
-            print(f"| {found['kind']} | {found['workers']} | {store} | {seconds} | {memory} |")
+    for kind, workers in asked:
+        of_this = [turn for turn in turns if (turn["kind"], turn["workers"]) == (kind, workers)]
+        for store in of_this[0]["said"]:
+            pairs = [(turn["said"][store], turn["took"]) for turn in of_this]
+            seconds, memory = (in_cells([(said[k], took[k]) for said, took in pairs]) for k in range(2))
+            print(f"| {kind} | {workers} | {store} | {seconds} | {memory} |")
 
 
-def row(folder: Path, kind: str, workers: int, steps: int) -> dict[str, Any]:
-    """Estimate a run without and with a store, and make it; the first estimate is of a run that packs as well."""
+def in_cells(pairs: Sequence[tuple[float, float]]) -> str:
+    """What was said, what it took, and how many times the second the first was: a median each."""
+    ratios = [said / took for said, took in pairs]
+    said, took, ratio = (statistics.median(of_one) for of_one in (*zip(*pairs, strict=True), ratios))
+    return f"{said:.2f} | {took:.2f} | {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def row(folder: Path, kind: str, workers: int, longer: float) -> dict[str, Any]:
+    """Estimate a run without and with a store, make it, and estimate it again; the first is of a run that packs as well."""
+    steps = round(STEPS[kind] * longer)
     words = [
         sys.executable, f"ssl_{kind}.py", f"demo_{kind}", f"split={folder / 'data/split.json'}", f"workers={workers}",
         f"out={folder / f'{kind}-{workers}'}", f"store={folder / 'store'}", f"steps={steps}", f"validate_every={steps // 3}",
@@ -63,7 +77,9 @@ def row(folder: Path, kind: str, workers: int, steps: int) -> dict[str, Any]:
     shutil.rmtree(folder / "store", ignore_errors=True)
     without = said(words)
     measured([*words, "steps=1", "warmup=0"])  # which packs
-    return {"kind": kind, "workers": workers, "said": {"none": without, "complete": said(words)}, "took": measured(words)}
+    before, took, after = said(words), measured(words), said(words)
+    complete = Said((before.seconds + after.seconds) / 2, (before.memory + after.memory) / 2)
+    return {"kind": kind, "workers": workers, "said": {"none": without, "before and after": complete}, "took": took}
 
 
 def said(words: Sequence[str]) -> Said:

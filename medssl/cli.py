@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 failed while running, 2 wrong usage, settings or data, 75 
 """
 
 import argparse
+import atexit
+import gc
 import json
 import sys
 import textwrap
@@ -176,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], object], debug: bool = False) -> int:
     """Do the work; put errors into one line each on stderr and give the exit code."""
+    atexit.register(gc.freeze)  # or Python looks through all objects of torch and MONAI as it ends, for more than a second
     try:
         with listening():
             work()
@@ -247,7 +250,8 @@ def run_pack(options: argparse.Namespace) -> None:
     spacing = tuple(options.spacing) if options.spacing else None
     store = pack_split(split, options.store, options.dims, spacing, options.foreground_above, options.labels, options.workers)
     above = "null" if options.foreground_above is None else options.foreground_above
-    print(f"{store}\nuse it with store={options.store} spacing={options.spacing or 'null'} foreground_above={above}")
+    listed = json.dumps(options.spacing or None, separators=(",", ":"))  # without blanks, as a shell takes it
+    print(f"{store}\nuse it with store={options.store} spacing={listed} foreground_above={above}")
 
 
 def run_synth(options: argparse.Namespace) -> None:
@@ -341,12 +345,9 @@ def run_list(options: argparse.Namespace) -> None:
 def settings_help(kind: str) -> str:
     """List the settings of a script with their defaults and descriptions."""
     from medssl.config import Finetune, Pretrain
+    from medssl.config.listing import listed
 
-    lines = ["settings:"]
-    for name, setting in (Pretrain if kind == "pretrain" else Finetune).model_fields.items():
-        default = "" if setting.is_required() else f" [{getattr(setting.default, 'name', setting.default)}]"
-        lines.append(f"  {name}{default if len(default) < 40 else ''}: {setting.description or ''}")
-    return "\n".join(lines)
+    return "\n".join(["settings:", *listed(Pretrain if kind == "pretrain" else Finetune)])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medssl.check import check_split
-from medssl.config import Pretrain, Shared
+from medssl.config import Pretrain, Shared, Window
 from medssl.pack import Wanted, ensure_store
 from medssl.problems import InputError, Problem
 from medssl.regions import region_problems, without_mask
@@ -48,11 +48,23 @@ def split_of(settings: Shared) -> Split:
     return with_training_labels(split) if settings.reads_labels else split
 
 
-def split_warnings(split: Split) -> list[str]:
-    """What a reader of the scores should know about the split."""
-    if split.grouped_by == "patient":
+def data_warnings(settings: Shared, split: Split, store: Store) -> list[str]:
+    """What a reader of the scores should know about the split, and an intensity window that is not for these images."""
+    divided = "warning: the split divides images, not patients: scores are too good if a patient is in two parts"
+    return [divided] * (split.grouped_by != "patient") + window_warnings(settings, split, store)
+
+
+def window_warnings(settings: Shared, split: Split, store: Store) -> list[str]:
+    """Say so where a window reaches below 0, as for CT, and no image that is learned from does: CT has air at -1000."""
+    window = settings.intensity
+    learned = {case.id for part in ("pretraining", "training") for case in split.part(part)} & store.entries.keys()
+    if not isinstance(window, Window) or window.low >= 0 or not learned:
         return []
-    return ["warning: the split divides images, not patients: scores are too good if a patient is in two parts"]
+    least = min(float(store.entries[name].percentiles.min()) for name in learned)
+    if least < 0:
+        return []
+    found = f"intensity is a window from {window.low:g} to {window.high:g}, as for CT in Hounsfield units"
+    return [f"warning: {found}, but no image has a value below {least:g}; MR takes intensity=percentile foreground_above=null"]
 
 
 def pack_split(

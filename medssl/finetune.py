@@ -10,7 +10,7 @@ from medssl import checkpoint
 from medssl.conditions import data_of
 from medssl.config import Finetune
 from medssl.config.networks import title_of
-from medssl.data import load_data, split_of, split_warnings
+from medssl.data import data_warnings, load_data, split_of
 from medssl.deadline import Deadline
 from medssl.depth import scaled_parts
 from medssl.device import Compute, choose
@@ -50,9 +50,10 @@ def finetune(
         run.say(f"fine-tuning on {compute}, {len(split.part('training'))} labelled cases, encoder: {settings.encoder}")
         for line in [*region_line(settings), *lacking_lines(split, parts_of(settings))]:
             run.say(line)
-        warnings = (
-            split_warnings(split) + differences(settings) + adapted_channels(settings, split, task.loaded) + task.warnings()
-        )
+        warnings = [
+            *data_warnings(settings, split, store), *differences(settings),
+            *adapted_channels(settings, split, task.loaded), *task.warnings(),
+        ]  # fmt: skip
         if seen:
             warnings.append(f"warning: the encoder was pre-trained on {len(seen)} of the cases that are judged")
         for line in [*([f"encoder {settings.encoder}: {task.loaded}"] if task.loaded else []), *warnings]:

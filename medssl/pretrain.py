@@ -15,7 +15,7 @@ from medssl import checkpoint
 from medssl.atomic import atomic_path
 from medssl.conditions import data_of
 from medssl.config import JointViews, Pretrain
-from medssl.data import load_data, split_of, split_warnings
+from medssl.data import data_warnings, load_data, split_of
 from medssl.deadline import Deadline
 from medssl.device import Compute, choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
@@ -67,7 +67,7 @@ def pretrain(
     place = views_place(settings, compute)
     with closing(run):
         run.say(f"pre-training on {compute}, {len(split.part('pretraining'))} cases, views made {place}")
-        for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, loaded)]:
+        for line in [*region_line(settings), *lacking_lines(split, PARTS), *warnings_of(settings, split, store, loaded)]:
             run.say(line)
         if loaded:
             run.say(f"encoder {settings.encoder}: {loaded}")
@@ -141,14 +141,15 @@ def check_parts(settings: Pretrain, split: Split) -> None:
         raise InputError(problems)
 
 
-def warnings_of(settings: Pretrain, split: Split, loaded: Report | None) -> list[str]:
+def warnings_of(settings: Pretrain, split: Split, store: Store, loaded: Report | None) -> list[str]:
     """What a reader of the results should know before the run."""
     what = "labels" if settings.reads_labels else "masks"
     read = [f"warning: {what} of the pre-training cases are read: this is no label-free pre-training"]
     adapted = adapted_channels(settings, split, loaded)
     parts = f"the crops of a step are compared within parts of {settings.part_size}: accumulate adds no negatives"
     compared = settings.accumulate > 1 and settings.method.name not in ("masked", "mae")
-    return split_warnings(split) + differences(settings) + adapted + read * (not settings.label_free) + [parts] * compared
+    found = data_warnings(settings, split, store) + differences(settings) + adapted
+    return found + read * (not settings.label_free) + [parts] * compared
 
 
 def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store, method: Method) -> Training:
@@ -278,7 +279,7 @@ def finish(
             "ancestry": ancestry_of(settings),
             "roi": settings.roi,
             "lacking": lacking(split, PARTS),
-            "warnings": warnings_of(settings, split, loaded) + progress.warnings,
+            "warnings": warnings_of(settings, split, store, loaded) + progress.warnings,
         },
     )
     write_report(run.folder)

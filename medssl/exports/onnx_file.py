@@ -35,7 +35,7 @@ def write(source: Source, folder: Path) -> list[str]:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         found = f"{', '.join(missing)} not installed"
-        raise InputError([Problem("--to onnx", "packages", found, 'them: pip install "medssl[onnx]"')])
+        raise InputError([Problem("--to onnx", "packages", found, "them: pip install -e '.[onnx]'")])
     names = ["pooled", "map"] if source.task == ENCODER_TASK else ["output"]
     network = plain(source.network)
     with quiet():

@@ -26,7 +26,7 @@ def refuse_without_highdicom() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError:
-        expected = "highdicom: pip install 'medssl[dicomseg]'"
+        expected = "highdicom: pip install -e '.[dicomseg]'"
         raise InputError([Problem("--dicom-seg", "package", "none", expected)]) from None
 
 

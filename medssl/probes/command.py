@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from medssl.config import Finetune
-from medssl.data import load_data, split_of, split_warnings
+from medssl.data import data_warnings, load_data, split_of
 from medssl.device import choose
 from medssl.embeddings import collapse_warning, effective_rank, feature_spread
 from medssl.pixels import standardise_pixels
@@ -93,7 +93,7 @@ def probe(asked: Asked) -> Result:
     with problems:
         _, store = load_data(settings, PARTS, labels=True)
     problems.raise_any()
-    warnings = [*split_warnings(split), *differences(settings), *adapted_channels(settings, split, loaded)]
+    warnings = [*data_warnings(settings, split, store), *differences(settings), *adapted_channels(settings, split, loaded)]
     warnings += seen_warnings(settings, split, store)
     warnings += centre_warnings(settings, split, store)
     encoders = {TRAINED: encoder, RANDOM: untrained}

@@ -81,7 +81,7 @@ def check_arguments(options: argparse.Namespace) -> None:
         if key in ("out", "overwrite")
     ]
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        problems.append(Problem("medssl tune", "packages", f"no {missing[0]}", "it: pip install 'medssl[tune]'"))
+        problems.append(Problem("medssl tune", "packages", f"no {missing[0]}", "it: pip install -e '.[tune]'"))
     if problems:
         raise InputError(problems)
 

@@ -95,7 +95,7 @@ def refuse_without_fastapi() -> None:
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        expected = "the web extra: pip install 'medssl[web]'"
+        expected = "the web extra: pip install -e '.[web]'"
         raise InputError([Problem("serve", "package", f"no {error.name}", expected)]) from None
 
 

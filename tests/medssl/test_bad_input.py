@@ -259,6 +259,32 @@ def test_check_as_json(deep: bool, broken: Path, capsys: pytest.CaptureFixture[s
     assert told.err == ""
 
 
+def test_a_window_for_ct_over_images_that_are_none_is_said(
+    broken: Path, tmp_path: Path, pretraining: Callable[..., Pretrain]
+) -> None:
+    for case in json.loads((broken / "split.json").read_text())["pretraining"]:
+        edit(broken, case["image"], lambda voxels: voxels - voxels.min())
+    window = {"name": "window", "low": -57, "high": 164}
+    for split, intensity, expected in (
+        (pretraining().split, window, []),  # of CT
+        (broken / "split.json", {"name": "window", "low": 0, "high": 164}, []),
+        (broken / "split.json", "percentile", []),
+        (
+            broken / "split.json",
+            window,
+            ["a window from -57 to 164, as for CT in Hounsfield units, but no image has a value below 0"],
+        ),
+    ):
+        settings = pretraining(
+            split=split, intensity=intensity, store=tmp_path / "store", overwrite=True, steps=1, validate_every=1
+        )
+        pretrain(settings)
+        warned = json.loads((settings.out / "summary.json").read_text())["warnings"]
+        found = [line for line in warned if "window" in line]
+        assert len(found) == len(expected)
+        assert all(part in line for part, line in zip(expected, found, strict=True))
+
+
 def test_a_store_packed_by_hand_is_used(
     volumes: Path, tmp_path: Path, pretraining: Callable[..., Pretrain], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +294,10 @@ def test_a_store_packed_by_hand_is_used(
     before = store.stat()
     load_data(pretraining(store=store), ["pretraining", "validation"], labels=False)
     assert store.stat() == before
+    other = tmp_path / "other.h5"
+    assert main(["pack", str(volumes), str(other), "--spacing", "2", "2", "2"]) == 0
+    used = capsys.readouterr().out.split("use it with ")[1].split()
+    assert used == [f"store={other}", "spacing=[2.0,2.0,2.0]", "foreground_above=null"]  # words as a shell takes them
     assert main(["pack", str(volumes), str(store), "--spacing", "2", "2", "2"]) == 2
     assert "by_hand.h5: store: found one prepared as 3D" in errors(capsys)[0]
     assert main(["pack", str(volumes), str(store), "--spacing", "2"]) == 2

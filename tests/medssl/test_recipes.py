@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from medssl.config import Finetune, Pretrain
+from medssl.config.listing import listed
 from medssl.problems import InputError
 from medssl.recipes import RECIPES, read_recipe, read_settings, recipe_names
 
@@ -93,6 +96,24 @@ def test_every_recipe_is_valid_and_says_what_it_follows(name: str) -> None:
     kind = Pretrain if "method" in read_recipe(RECIPES / f"{name}.json") else Finetune
     settings = read_settings(kind, name, [])
     assert all([settings.follows, settings.expect, settings.takes])
+
+
+@pytest.mark.parametrize("kind", [Pretrain, Finetune])
+def test_help_lists_every_setting_that_a_recipe_may_have(kind: type[Pretrain] | type[Finetune]) -> None:
+    """pydantic's JSON schema is the second implementation: of every table the same settings, and no other."""
+    told = Counter(line.split()[0].rstrip(":") for line in listed(kind))
+    schema = kind.model_json_schema()
+    tables = [schema, *schema["$defs"].values()]
+    assert not set(told) - {key for table in tables for key in table["properties"]} - headings(told)
+    for table in tables:
+        assert set(table["properties"]) - {"name"} <= set(told), table["title"]
+    for name in schema["properties"]:
+        assert told[name] >= 1
+
+
+def headings(told: Iterable[str]) -> set[str]:
+    """The lines that name a setting's kinds, such as `method=simclr,`."""
+    return {word for word in told if "=" in word or word.endswith(".")}
 
 
 def test_help_and_settings_errors_answer_without_torch(recipe: str) -> None:

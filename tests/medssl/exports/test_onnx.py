@@ -68,4 +68,4 @@ def test_what_is_missing_is_named_with_the_command(
     monkeypatch.setattr(onnx_file, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert main(["export", str(make_run("UNet 2D")), "--to", "onnx"]) == 2
     error = capsys.readouterr().err
-    assert 'found onnxscript not installed, expected them: pip install "medssl[onnx]"' in error
+    assert "found onnxscript not installed, expected them: pip install -e '.[onnx]'" in error

@@ -120,7 +120,7 @@ def test_what_would_end_every_trial_is_refused_first(
     assert "expected 'demo_finetune'?" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["tune", "demo_finetune", "split=split.json", "--out", "out"]) == 2
-    assert "medssl tune: packages: found no optuna, expected it: pip install 'medssl[tune]'" in capsys.readouterr().err
+    assert "medssl tune: packages: found no optuna, expected it: pip install -e '.[tune]'" in capsys.readouterr().err
     assert not Path("out").exists()
     split |= {"validation": cases[2:3], "training": cases[:2]}
     Path("split.json").write_text(json.dumps(split))
