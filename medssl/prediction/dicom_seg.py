@@ -14,7 +14,7 @@ from medssl.prediction.model import Model
 from medssl.prediction.predict import Prediction, Segmented
 from medssl.problems import InputError, Problem, first_line
 from medssl.readers import location
-from medssl.readers.dicom import files_in_order
+from medssl.readers.dicom import frames_in_order
 from medssl.readers.dicom_folder import has_mark
 
 SCHEME = "99MEDSSL"
@@ -56,8 +56,11 @@ def segmentation_of(prediction: Prediction, found: Segmented, model: Model) -> A
     import highdicom
     import pydicom
 
-    images = [pydicom.dcmread(file) for file in files_in_order(source)]
+    order = frames_in_order(source)
+    images = [pydicom.dcmread(file) for file in dict.fromkeys(file for file, _ in order)]
     labels = found.labels[None] if found.labels.ndim == 2 else np.ascontiguousarray(found.labels.T)  # (slice, row, column)
+    if len(images) == 1:  # highdicom goes by the order of the frames in the file
+        labels = labels[np.argsort([frame for _, frame in order])]
     by = highdicom.AlgorithmIdentificationSequence(
         name=f"medssl {model.name}"[:NAME], version=__version__, family=_code("113076", "DCM", "Segmentation")
     )

@@ -21,7 +21,7 @@ from medssl.readers.dicom_pixels import pixel_type, read_pixels, refuse_pixels
 from medssl.readers.dicom_stack import Frame, frames, refuse_spacing, stack
 from medssl.readers.image import MAX_VOXELS, Affine, Header, ReadError, Volume, lengths, refuse_shape
 
-__all__ = ["SUFFIXES", "Series", "files_in_order", "find_series", "header", "image", "split_path"]
+__all__ = ["SUFFIXES", "Series", "find_series", "frames_in_order", "header", "image", "split_path"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def image(path: Path, label: bool = False) -> Volume:
     return Volume(np.ascontiguousarray(array), slope, intercept, header.affine)
 
 
-def files_in_order(path: Path) -> list[Path]:
-    """The files of a case in the order of its slices, each once; raises ReadError."""
-    return list(dict.fromkeys(file.path for file, _, _ in _layout(path).order))
+def frames_in_order(path: Path) -> list[tuple[Path, int]]:
+    """The file of each slice of a case, and which of its frames, in the order of the slices; raises ReadError."""
+    return [(file.path, frame) for file, frame, _ in _layout(path).order]
 
 
 def split_path(path: Path) -> tuple[Path, str | None]:

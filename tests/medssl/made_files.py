@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
+CT, ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SERIES = "1.2.826.0.1.3680043.8.498.1"
@@ -79,6 +80,28 @@ def series(folder: Path, pixels: np.ndarray, gap: float = 5.0, name: str = "IM{:
     for k, part in enumerate(pixels):
         tags["ImagePositionPatient"] = [-100, -80, 30 + k * gap]
         dicom(folder / name.format(len(pixels) - k), part, **tags)
+
+
+def enhanced(slices: np.ndarray, places: list[list[float]], **tags: Any) -> Dataset:
+    """Frames of `slices` (frame, row, column) at their places, described by functional groups."""
+
+    def item(**tags: Any) -> Sequence:
+        made = Dataset()
+        for name, value in tags.items():
+            setattr(made, name, value)
+        return Sequence([made])
+
+    nowhere = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    made = data_set(slices, **nowhere | tags)
+    measures = item(PixelSpacing=[0.7, 0.5])
+    rescale = item(RescaleSlope=3, RescaleIntercept=-5)
+    turn = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    made.SharedFunctionalGroupsSequence = item(PixelMeasuresSequence=measures, PlaneOrientationSequence=turn)
+    frames = [{"PlanePositionSequence": item(ImagePositionPatient=place)} for place in places]
+    made.PerFrameFunctionalGroupsSequence = Sequence(
+        [item(PixelValueTransformationSequence=rescale, **frame)[0] for frame in frames]
+    )
+    return made
 
 
 def transcode(path: Path, syntax: int) -> None:

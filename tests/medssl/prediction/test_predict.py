@@ -11,11 +11,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from made_files import series
+from made_files import ENHANCED_CT, enhanced, series, write
 from nibabel import orientations
 
 from medssl.cli import main
 from medssl.evaluate import dice
+from medssl.prediction.dicom_seg import segmentation_of
 from medssl.prediction.model import Model, load_model, load_models
 from medssl.prediction.predict import Limits, Options, Prediction, Segmented, Told, predict_case
 from medssl.problems import InputError
@@ -110,6 +111,20 @@ def test_a_dicom_series_gives_what_its_nifti_does(model: Model, tmp_path: Path) 
     assert labels_of(of_series).shape == (40, 33, 20)
     assert len(np.unique(labels_of(of_series))) > 1
     assert np.array_equal(labels_of(of_series), labels_of(of_nifti))
+
+
+def test_the_dicom_segmentation_of_an_enhanced_image_lies_where_it_was_found(model: Model, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(-200, 400, (3, 33, 40)).astype(np.int16)
+    person = dict.fromkeys(("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"), "")
+    person |= {"AccessionNumber": "", "ReferringPhysicianName": "", "FrameOfReferenceUID": "1.2.9"}
+    places = [[-100.0, -80.0, z] for z in (40.0, 30.0, 35.0)]
+    write(tmp_path / "a.dcm", enhanced(pixels, places, SOPClassUID=ENHANCED_CT, **person))
+    prediction = predict_case([model], Case("a", "", (tmp_path / "a.dcm",)))
+    labels = np.zeros((40, 33, 3), np.uint8)
+    labels[5:9, 5:9, 0] = 1  # the lowest slice
+    found = segmentation_of(prediction, Segmented(labels, {}), model)
+    (frame,) = found.PerFrameFunctionalGroupsSequence
+    assert frame.PlanePositionSequence[0].ImagePositionPatient == places[1]
 
 
 def test_a_run_together_with_itself_is_the_run(segmenter: Path, resampler: Path, classifier: Path) -> None:

@@ -137,29 +137,9 @@ def test_slopes_of_their_own_make_floats(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.array[0].T, [slices[k] * (k + 0.5) - k for k in range(3)])
 
 
-def enhanced(slices: np.ndarray, places: list[list[float]]) -> Dataset:
-    def item(**tags: Any) -> Sequence:
-        made = Dataset()
-        for name, value in tags.items():
-            setattr(made, name, value)
-        return Sequence([made])
-
-    nowhere = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
-    made = make.data_set(slices, **nowhere)
-    measures = item(PixelSpacing=[0.7, 0.5])
-    rescale = item(RescaleSlope=3, RescaleIntercept=-5)
-    turn = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    made.SharedFunctionalGroupsSequence = item(PixelMeasuresSequence=measures, PlaneOrientationSequence=turn)
-    frames = [{"PlanePositionSequence": item(ImagePositionPatient=place)} for place in places]
-    made.PerFrameFunctionalGroupsSequence = Sequence(
-        [item(PixelValueTransformationSequence=rescale, **frame)[0] for frame in frames]
-    )
-    return made
-
-
 def test_frames_of_an_enhanced_image(tmp_path: Path) -> None:
     slices = pixels(3, 4, 5)
-    make.write(tmp_path / "a.dcm", enhanced(slices, [[-100, -80, 40], [-100, -80, 30], [-100, -80, 35]]))
+    make.write(tmp_path / "a.dcm", make.enhanced(slices, [[-100, -80, 40], [-100, -80, 30], [-100, -80, 35]]))
     volume = read_image(tmp_path / "a.dcm")
     assert np.array_equal(volume.array[0], slices[[1, 2, 0]].transpose(2, 1, 0))
     assert (volume.slope, volume.intercept) == (3, -5)
