@@ -102,7 +102,8 @@ def postprocessing(source: Source) -> list[Step]:
         kind = "uint8" if len(source.split.labels) <= 256 else "uint16"
         ending = ".png" if suffix_of(source) in PICTURES else ".nii.gz"
         return [
-            # class scores go back to the image's grid and then become labels, as in `medssl predict`
+            # class probabilities go back to the image's grid and then become labels, as in `medssl predict`
+            step("Activationsd", "pred", softmax=True),
             step("Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False, to_tensor=True),
             step("AsDiscreted", "pred", argmax=True),
             step(
