@@ -116,7 +116,7 @@ def safe_names(cases: Sequence[Case]) -> list[str]:
     wanted = [_safe(case.id) for case in cases]
     counts = Counter(name.casefold() for name in wanted)
     return [
-        name if name == case.id and counts[name.casefold()] == 1 else f"{name}-{_digest(case, number)}"
+        name if name == case.id and counts[name.casefold()] == 1 else f"{name}-{case_digest(case, number)}"
         for number, (name, case) in enumerate(zip(wanted, cases, strict=True))
     ]
 
@@ -126,15 +126,30 @@ def _safe(text: str) -> str:
     return plain.lstrip(".-")[:LONGEST] or "case"
 
 
-def _digest(case: Case, number: int) -> str:
+def case_digest(case: Case, number: int) -> str:
+    """Eight digits for the name of a case's results, others for each case of an input, whatever their ids."""
     return hashlib.sha256("\0".join([case.id, *map(str, case.image), str(number)]).encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def named_apart(cases: Sequence[Case]) -> list[Case]:
-    """The cases in natural order of their ids, those of one id told apart by the folder of their file."""
-    counts = Counter(case.id for case in cases)
-    apart = [replace(case, id=f"{case.image[0].parent.name}-{case.id}") if counts[case.id] > 1 else case for case in cases]
+    """The cases in natural order of their ids, those of one id told apart by as many folders of their files as it takes."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.id, []).append(case)
+    apart = [replace(case, id=id) for group in groups.values() for case, id in zip(group, _ids_apart(group), strict=True)]
     return sorted(apart, key=lambda case: natural(case.id))
+
+
+def _ids_apart(cases: Sequence[Case]) -> list[str]:
+    """An id for each case of one id; their files' whole names are in it where two lie in one folder."""
+    files = [case.image[0] for case in cases]
+    shared = len({file.parent for file in files}) < len(files)
+    ids = [file.name if shared else case.id for case, file in zip(cases, files, strict=True)]
+    for above in range(max(len(file.parts) for file in files)):
+        found = ["-".join((*file.parts[-1 - above : -1], id)) for file, id in zip(files, ids, strict=True)]
+        if len(set(found)) == len(found):
+            break
+    return found
 
 
 def _of_channels(where: str, channels: Sequence[str], mask: Path | None) -> Case:

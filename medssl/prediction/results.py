@@ -20,7 +20,7 @@ import numpy as np
 
 from medssl import __version__
 from medssl.atomic import atomic_path, write_atomically
-from medssl.prediction.inputs import safe_names
+from medssl.prediction.inputs import case_digest, safe_names
 from medssl.prediction.model import AGREED_SETTINGS, Model
 from medssl.prediction.predict import Options, Prediction, Segmented
 from medssl.prediction.preview import RESEARCH, colour_of, preview, saliency_picture
@@ -61,10 +61,10 @@ def places_for(out: Path, cases: Sequence[Case], single: bool, bids: bool = Fals
 def _bids_places(out: Path, cases: Sequence[Case]) -> list[Place]:
     prefixes = [_bids_prefix(case) for case in cases]
     places = []
-    for case, prefix in zip(cases, prefixes, strict=True):
+    for number, (case, prefix) in enumerate(zip(cases, prefixes, strict=True)):
         shared = sum(other.casefold() == prefix.casefold() for other in prefixes) > 1  # T1w and FLAIR of one session
         parts = [part for part in prefix.split("_") if part.startswith(("sub-", "ses-"))]
-        name = f"{prefix}_desc-{_digest(case.id)[:8]}" if shared else prefix
+        name = f"{prefix}_desc-{case_digest(case, number)}" if shared else prefix
         places.append(Place(out.joinpath(*parts, "anat"), name, prefixed=True))
     return places
 

@@ -174,6 +174,18 @@ def named(id: str) -> Case:
     return Case(id, "", (Path("x.png"),))
 
 
+def test_cases_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("A/scan/image.png", "B/scan/image.png", "C/deep/one.png", "D/deep/one.nii", "D/deep/one.png", "E/alone.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    cases = find_cases(str(tmp_path), ["CT"]).cases
+    ids = ["alone", "A-scan-image", "B-scan-image", "C-deep-one.png", "D-deep-one.nii", "D-deep-one.png"]
+    assert sorted(case.id for case in cases) == sorted(ids)
+    twins = [Case("x", "", (Path(name),)) for name in ("A/x.png", "B/x.png")]
+    for bids in (False, True):
+        assert len({place.data("dseg.nii.gz") for place in places_for(tmp_path, twins, False, bids)}) == 2
+
+
 def test_names_never_leave_the_folder(tmp_path: Path) -> None:
     ids = ["..", ".", "../../etc", "a\\..\\b", "A", "a", "-rf", ".hidden", "", "x" * 300, "C:", "ok_1", "e\u0301", "a\nb"]
     names = safe_names([named(id) for id in ids])
