@@ -56,8 +56,8 @@ def find_cases(
     passed: list[ReadError] = []
     series = find_series(path, passed)
     cases = [Case(_series_name(one.folder, one.uid, one.needs_uid), one.patient or "", (one.path,)) for one in series]
-    images = _of_folder(path, channels, {one.folder for one in series})
-    problems = [error.problem for error in passed]
+    images, doubled = _of_folder(path, channels, {one.folder for one in series})
+    problems = [*(error.problem for error in passed), *doubled]
     if not cases and not images:
         raise InputError(problems or [Problem(where, "input", "a folder without images", FORMATS)])
     if len(cases) == 1 and not images:
@@ -175,31 +175,33 @@ def _of_split(path: Path, part: str, data_root: Path | None) -> Sequence[Case]:
     return split.part(part)
 
 
-def _of_folder(folder: Path, channels: Sequence[str], taken: Collection[Path]) -> list[Case]:
-    """The images of a folder and those below it, without the folders of DICOM series, where a picture is a note."""
+def _of_folder(folder: Path, channels: Sequence[str], taken: Collection[Path]) -> tuple[list[Case], list[Problem]]:
+    """The images of a folder and those below it, without the folders of DICOM series, where a picture is a note.
+
+    Of several files of one channel the first is taken, each other one is a problem.
+    """
     places = [(place, names) for place, names in visible_folders(folder, lambda error: None) if place not in taken]
     files = [place / name for place, names in places for name in sorted(names)]
     formats = tuple(suffix for suffix in SUFFIX if suffix not in SUFFIXES)
     images = [file for file in files if file.name.lower().endswith(formats) and not file.name.startswith(".")]
     if len(channels) == 1:
-        return [Case(_channel_of(stem(file), channels)[0], "", (file,)) for file in images]
+        return [Case(_channel_of(stem(file), channels)[0], "", (file,)) for file in images], []
+    cases: list[Case] = []
+    problems: list[Problem] = []
     groups: dict[tuple[Path, str], dict[int, Path]] = {}
     for file in images:
         name, channel = _channel_of(stem(file), channels)
-        if channel is None or channel in groups.get((file.parent, name), {}):  # one file with all channels
-            groups[file.parent, stem(file)] = {0: file}
+        if channel is None:  # one file with all channels
+            cases.append(Case(name, "", (file,)))
+        elif channel in (group := groups.setdefault((file.parent, name), {})):
+            found = f"a second file of {channels[channel]}"
+            problems.append(Problem(str(file), "channel", found, f"{group[channel].name} alone"))
         else:
-            groups.setdefault((file.parent, name), {})[channel] = file
-    return [
-        Case(name, "", tuple(files[k] for k in sorted(files)), missing=_missing(files, channels))
-        for (_, name), files in groups.items()
-    ]
-
-
-def _missing(files: dict[int, Path], channels: Sequence[str]) -> tuple[int, ...]:
-    """The channels without a file; none where a single file may hold all of them."""
-    whole = len(files) == 1 and _channel_of(stem(next(iter(files.values()))), channels)[1] is None
-    return () if whole else tuple(k for k in range(len(channels)) if k not in files)
+            group[channel] = file
+    for (_, name), group in groups.items():
+        missing = tuple(k for k in range(len(channels)) if k not in group)
+        cases.append(Case(name, "", tuple(group[k] for k in sorted(group)), missing=missing))
+    return cases, problems
 
 
 def _channel_of(name: str, channels: Sequence[str]) -> tuple[str, int | None]:

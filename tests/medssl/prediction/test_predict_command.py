@@ -217,6 +217,20 @@ def test_channels_are_found_by_number_or_name(tmp_path: Path) -> None:
         find_cases("a,b,c", ["flair", "T1"])
 
 
+def test_a_second_file_of_a_channel_is_told_and_never_taken_for_another(tmp_path: Path) -> None:
+    names = ["p.png", "p_0000.png", "p_0001.png", "q_T1.png", "q_T2.nii", "q_T2.nii.gz"]  # nnU-Net calls its label map p
+    for name in names:
+        (tmp_path / name).touch()
+    found = find_cases(str(tmp_path), ["T1", "T2"])
+    assert {case.id: ([path.name for path in case.image], case.missing) for case in found.cases} == {
+        "p.png": (["p.png"], ()),
+        "p_0000.png": (["p_0000.png", "p_0001.png"], ()),
+        "q": (["q_T1.png", "q_T2.nii"], ()),
+    }
+    (problem,) = found.problems
+    assert (Path(problem.file).name, problem.field, problem.found) == ("q_T2.nii.gz", "channel", "a second file of T2")
+
+
 @pytest.mark.slow
 def test_a_picture_gets_an_indexed_picture(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from medssl.synth import make_dataset
