@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> None:
     refuse_options(options, models)
     with readable(options.input) as where:
         found = find_input(options, where, models)
-        prepare_folder(options.out, options.overwrite)
+        places = places_for(options.out, found.cases, found.single, options.bids)
+        prepare_folder(options.out, places, options.overwrite)
         if options.bids:
             write_dataset_description(options.out)
         say(f"{len(models)} network{'s' * (len(models) > 1)} on {models[0].compute}, {len(found.cases)} cases")
-        places = places_for(options.out, found.cases, found.single, options.bids)
         how = Options(flips=options.flips, interpolate="nearest" if options.nearest else "linear")
         predict_all(models, found, places, how, options)
 

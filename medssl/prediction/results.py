@@ -82,15 +82,19 @@ def _digest(text: str) -> str:
     return sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make the folder of results; raises InputError for one that holds anything, unless it may be written over."""
+def prepare_folder(out: Path, places: Sequence[Place], overwrite: bool) -> None:
+    """Make the folder of results; raises InputError for one that holds anything, unless it may be written over.
+
+    No report or DICOM segmentation of an earlier run is left in the places of the cases, which may fail now.
+    """
     if out.exists() and not out.is_dir():
         raise InputError([Problem(str(out), "out", "a file", "a folder")])
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise InputError([Problem(str(out), "out", "a folder with files", "a new or empty one, or --overwrite")])
     out.mkdir(parents=True, exist_ok=True)
-    for old in (out / REPORT, out / TABLE):  # what is there is no longer whole
-        old.unlink(missing_ok=True)
+    old = [path for place in places for path in (place.file(REPORT), place.data("dseg.dcm"))]
+    for path in (out / REPORT, out / TABLE, *old):  # what is there is no longer whole
+        path.unlink(missing_ok=True)
 
 
 def write_case(

@@ -92,6 +92,21 @@ def test_a_bad_file_is_named_and_the_others_go_on(classifier: Path, tmp_path: Pa
     assert list(summary["failed"]) == ["broken"]
 
 
+def test_overwriting_leaves_nothing_whole_of_what_fails_now(classifier: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    first, second = (case.image[0] for case in read_split(config(classifier)["split"]).part("test")[:2])
+    for path in (first, second):
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert predict(classifier, folder, out) == 0
+    (out / first.stem / f"{first.stem}_dseg.dcm").touch()
+    (folder / second.name).write_bytes(second.read_bytes()[:200])
+    assert predict(classifier, folder, out, "--overwrite") == 1
+    assert (out / first.stem / "run_report.json").is_file()
+    assert not (out / first.stem / f"{first.stem}_dseg.dcm").exists()
+    assert not (out / second.stem / "run_report.json").exists()
+
+
 def test_a_number_has_its_name(regressor: Path, tmp_path: Path) -> None:
     case = read_split(config(regressor)["split"]).part("test")[0]
     assert predict(regressor, case.image[0], tmp_path / "out") == 0
