@@ -13,9 +13,7 @@ from medssl import __version__
 from medssl.prediction.model import Model
 from medssl.prediction.predict import Prediction, Segmented
 from medssl.problems import InputError, Problem, first_line
-from medssl.readers import location
-from medssl.readers.dicom import frames_in_order
-from medssl.readers.dicom_folder import has_mark
+from medssl.readers.dicom import frames_in_order, is_dicom
 
 SCHEME = "99MEDSSL"
 NAME = 64  # characters of a DICOM short text that is shown
@@ -28,12 +26,6 @@ def refuse_without_highdicom() -> None:
     except ImportError:
         expected = "highdicom: pip install -e '.[dicomseg]'"
         raise InputError([Problem("--dicom-seg", "package", "none", expected)]) from None
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a case's image is DICOM: a folder, or a file with its mark."""
-    place = location(path)
-    return place.is_dir() or has_mark(place)
 
 
 def write_dicom_seg(path: Path, prediction: Prediction, found: Segmented, model: Model) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from medssl.check import ras_axes
 from medssl.prediction.model import Model
-from medssl.readers import Header, has_geometry, location
-from medssl.readers.dicom_file import read_file
+from medssl.readers import Header, has_geometry
+from medssl.readers.dicom import modality
 from medssl.splits import Case
 from medssl.store import Entry
 
@@ -41,11 +41,9 @@ def unlike(model: Model, case: Case, header: Header, entry: Entry) -> list[str]:
 
 
 def _modality(model: Model, case: Case) -> str | None:
-    """A DICOM file's own modality against what the channels are called."""
+    """What the DICOM files of a case say made them, against what the channels are called."""
     named = {family for name in model.split.modality.values() if (family := _family(name))}
-    place = location(case.image[0])
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
-    tag = next((file.text("modality") for path in files if path.is_file() and (file := read_file(path))), "")
+    tag = modality(case.image[0])
     family = "XR" if tag in X_RAYS else tag
     if not named or family not in FAMILIES or family in named:
         return None

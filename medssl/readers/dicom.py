@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from medssl.readers.dicom_file import DicomFile, read_file
-from medssl.readers.dicom_folder import SUFFIXES, by_series, read_folder, read_once, unreadable, visible_folders
+from medssl.readers.dicom_folder import SUFFIXES, by_series, has_mark, read_folder, read_once, unreadable, visible_folders
 from medssl.readers.dicom_pixels import pixel_type, read_pixels, refuse_pixels
 from medssl.readers.dicom_stack import Frame, frames, refuse_spacing, stack
 from medssl.readers.image import MAX_VOXELS, Affine, Header, ReadError, Volume, lengths, refuse_shape
 
-__all__ = ["SUFFIXES", "Series", "find_series", "frames_in_order", "header", "image", "split_path"]
+__all__ = ["SUFFIXES", "Series", "find_series", "frames_in_order", "header", "image", "is_dicom", "modality", "split_path"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,17 @@ def image(path: Path, label: bool = False) -> Volume:
             array[k] = pixels
     array = np.moveaxis(array, -1, 0) if header.channels == 3 else array.T[None] if array.ndim == 3 else array[None]
     return Volume(np.ascontiguousarray(array), slope, intercept, header.affine)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a case's image is DICOM: a folder, or a file with its mark."""
+    place, _ = split_path(path)
+    return place.is_dir() or has_mark(place)
+
+
+def modality(path: Path) -> str:
+    """What made a case's image, as its own files say; empty where they don't, or are not DICOM; raises ReadError."""
+    return _chosen(path)[0].text("modality") if is_dicom(path) else ""
 
 
 def frames_in_order(path: Path) -> list[tuple[Path, int]]:

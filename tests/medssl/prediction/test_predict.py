@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from made_files import ENHANCED_CT, enhanced, series, write
+from made_files import ENHANCED_CT, SERIES, enhanced, series, write
 from nibabel import orientations
 
 from medssl.cli import main
@@ -200,6 +200,11 @@ def test_an_unlike_image_is_told_how(model: Model, segmenter: Path, tmp_path: Pa
     pixels = np.rint(array[..., :24].T).astype(np.int16)
     series(tmp_path / "mr", pixels, gap=2.0, Modality="MR", PixelSpacing=[1.5, 1.5])
     assert "modality: found MR" in predict_case([model], Case("mr", "", (tmp_path / "mr",))).warnings[0]
+    series(tmp_path / "mr", pixels, gap=2.0, name="A{}", SeriesInstanceUID="1.2.8", PixelSpacing=[1.5, 1.5])
+    (tmp_path / "mr/.A").write_bytes((tmp_path / "mr/A1").read_bytes()[:200])
+    for uid, found in ((SERIES, True), ("1.2.8", False)):
+        lines = predict_case([model], Case("mr", "", (tmp_path / f"mr#{uid}",))).warnings
+        assert any(line.startswith("modality: found MR") for line in lines) == found
 
 
 def test_a_run_without_a_model_is_refused_in_a_line(
