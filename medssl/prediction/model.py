@@ -23,7 +23,7 @@ from networks.features import Encoder
 from networks.heads import Classifier
 
 # What the runs of an ensemble have in common: the question, and how an image is prepared for it.
-AGREED = ("task", "labels", "modality", "targets")
+AGREED = ("task", "labels", "modality")
 AGREED_SETTINGS = ("crop_size", "spacing", "foreground_above", "mask", "roi", "fit", "intensity")
 
 

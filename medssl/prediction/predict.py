@@ -217,10 +217,10 @@ def classified(models: Sequence[Model], crop: Tensor, options: Options) -> Told:
 
 def estimated(models: Sequence[Model], crop: Tensor, options: Options) -> Told:
     """The number of a crop (c, *crop): the mean over networks and flips."""
-    scales = [(float(model.description["targets"][name]) for name in ("mean", "deviation")) for model in models]
     each = []
-    for model, (mean, deviation) in zip(models, scales, strict=True):
-        each.append(float((mean + deviation * outputs_of(model, crop, options.flips)[:, 0]).mean()))
+    for model in models:
+        targets = model.description["targets"]
+        each.append(float((targets["mean"] + targets["deviation"] * outputs_of(model, crop, options.flips)[:, 0]).mean()))
     looked = saliency_of(models, crop, lambda model: lambda outputs: outputs[:, 0]) if options.saliency else None
     return Told(float(np.mean(each)), crop, looked, each=tuple(each))
 

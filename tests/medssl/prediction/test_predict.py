@@ -17,7 +17,7 @@ from nibabel import orientations
 from medssl.cli import main
 from medssl.evaluate import dice
 from medssl.prediction.dicom_seg import segmentation_of
-from medssl.prediction.model import Model, load_model, load_models
+from medssl.prediction.model import Model, differences, load_model, load_models
 from medssl.prediction.predict import Limits, Options, Prediction, Segmented, Told, predict_case
 from medssl.problems import InputError
 from medssl.readers import read_image
@@ -136,6 +136,19 @@ def test_a_run_together_with_itself_is_the_run(segmenter: Path, resampler: Path,
             assert (one.probabilities, one.predicted) == (two.probabilities, two.predicted)  # type: ignore[union-attr]
         else:
             assert (one.labels == two.labels).mean() > 0.9999  # type: ignore[union-attr]
+
+
+def test_runs_of_other_training_cases_are_an_ensemble_of_numbers(regressor: Path) -> None:
+    one = load_model(regressor, "cpu", 1)
+    targets = {name: number + 1 for name, number in one.description["targets"].items()}
+    two = replace(one, description=one.description | {"targets": targets})
+    assert differences(one, two) == []
+    case = cases_of(regressor, one)[0]
+    alone = [predict_case([model], case).found for model in (one, two)]
+    together = predict_case([one, two], case).found
+    assert isinstance(together, Told)
+    assert together.each == tuple(found.predicted for found in alone)  # type: ignore[union-attr]
+    assert together.each[0] != together.each[1]
 
 
 def test_runs_that_differ_are_no_ensemble(segmenter: Path, resampler: Path, classifier: Path) -> None:
