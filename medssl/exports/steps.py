@@ -92,7 +92,7 @@ def inferer(source: Source) -> Step:
     if source.task != "segmentation":
         return {"_target_": "SimpleInferer"}
     assert isinstance(settings, Finetune)
-    windows = {"roi_size": source.size, "sw_batch_size": settings.batch_size, "overlap": settings.overlap, "mode": "gaussian"}
+    windows = {"roi_size": source.size, "sw_batch_size": settings.part_size, "overlap": settings.overlap, "mode": "gaussian"}
     return {"_target_": "SlidingWindowInferer", **windows}
 
 

@@ -70,7 +70,7 @@ def forward_bytes(models: Sequence[Model]) -> int:
     for model in models:
         settings, device = model.settings, model.compute.device
         size = settings.crop_size if model.task == "segmentation" else settings.read_size
-        many = at_once(settings.batch_size, math.prod(size), device) if model.task == "segmentation" else 1
+        many = at_once(settings.part_size, math.prod(size), device) if model.task == "segmentation" else 1
         with torch.inference_mode(), model.compute.context(), FakeTensorMode(allow_non_fake_inputs=True), _Living() as living:
             model.network(torch.empty(many, model.split.channels, *size, device=device))
         most = max(most, living.most)

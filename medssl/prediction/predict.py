@@ -182,7 +182,7 @@ def segmented(
     labels = labels_on(grid, Grid(tuple(image.shape[1:]), entry.affine), options.interpolate)
     settings, compute = model.settings, model.compute
     found = predict_volume(
-        network, scaled(image, entry, settings), settings.crop_size, settings.overlap, settings.batch_size,
+        network, scaled(image, entry, settings), settings.crop_size, settings.overlap, settings.part_size,
         compute.autocast, progress=progress, labels=labels,
     ).numpy()  # fmt: skip
     counts = np.bincount(found.ravel(), minlength=len(model.labels))

@@ -20,6 +20,7 @@ from medssl.config import Finetune
 from medssl.data import load_data
 from medssl.device import Compute
 from medssl.exports.source import Source, read_source
+from medssl.exports.steps import inferer
 from medssl.prediction.model import Model
 from medssl.prediction.predict import Segmented, predict_case
 from medssl.splits import Case
@@ -155,6 +156,10 @@ def test_monais_command_line_runs_it(make_run: Callable[..., Path], tmp_path: Pa
     done = subprocess.run([sys.executable, "-I", *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert compare_labels(read_source(run), tmp_path / "out") <= 1e-4
+
+
+def test_as_many_windows_go_at_once_as_crops_in_training(make_run: Callable[..., Path]) -> None:
+    assert inferer(read_source(make_run("UNet 3D", batch_size=6, accumulate=3)))["sw_batch_size"] == 2
 
 
 def test_metadata_says_what_the_specification_asks_for(make_run: Callable[..., Path]) -> None:

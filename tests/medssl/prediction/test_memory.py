@@ -19,16 +19,19 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def told(model: Model, network: nn.Module, window: tuple[int, ...], batch_size: int = 1) -> int:
+def told(model: Model, network: nn.Module, window: tuple[int, ...], batch_size: int = 1, accumulate: int = 1) -> int:
     compute = Compute(torch.device("cpu"), None)
-    settings = model.settings.model_copy(update={"batch_size": batch_size, "crop_size": window})
+    changes = {"batch_size": batch_size, "accumulate": accumulate, "crop_size": window}
+    settings = model.settings.model_copy(update=changes)
     return forward_bytes([replace(model, network=network, compute=compute, settings=settings)])
 
 
 def test_bytes_of_a_forward_are_those_of_the_tensors_that_live_at_a_time(model: Model) -> None:
     """Of a chain of 1 x 1 convolutions with 1, 6, 2 and 3 channels two neighbours live at a time, and the input always does."""
     chain = nn.Sequential(nn.Conv3d(1, 6, 1), nn.ReLU(inplace=True), nn.Conv3d(6, 2, 1), nn.Conv3d(2, 3, 1)).eval()
-    assert told(model, chain, (10, 12, 14), batch_size=2) == 2 * 4 * prod((10, 12, 14)) * (1 + 6 + 2)
+    needed = 2 * 4 * prod((10, 12, 14)) * (1 + 6 + 2)
+    assert told(model, chain, (10, 12, 14), batch_size=2) == needed
+    assert told(model, chain, (10, 12, 14), batch_size=6, accumulate=3) == needed
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -178,6 +178,10 @@ def test_several_windows_are_told(model: Model, segmenter: Path) -> None:
     seen: list[tuple[int, int]] = []
     predict_case([model], cases_of(segmenter, model)[0], progress=lambda *done: seen.append(done))
     assert seen == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    halves = replace(model, settings=model.settings.model_copy(update={"accumulate": 2}))
+    seen.clear()
+    predict_case([halves], cases_of(segmenter, model)[0], progress=lambda *done: seen.append(done))
+    assert seen == [(k, 8) for k in range(1, 9)]
 
 
 def test_limits_are_kept_from_the_header(resampler: Path, tmp_path: Path) -> None:
