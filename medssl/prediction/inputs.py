@@ -42,7 +42,7 @@ def find_cases(
 
     `where` is an image, channels with commas between them (an empty one is missing), a folder of images or of DICOM
     series, or a split. `channels` are the names of the model's. In a folder, files of one case that end in _0000, _0001, ...
-    or have a channel's name between dashes or underscores, are its channels.
+    or have a channel's name between dashes or underscores, are its channels; so are files of one folder called by it alone.
     """
     path = Path(where)
     if "," in where and not path.exists():
@@ -164,7 +164,7 @@ def _of_channels(where: str, channels: Sequence[str], mask: Path | None) -> Case
     if lost:
         raise InputError(lost)
     name, _ = _channel_of(stem(files[0]), channels)
-    return Case(name, "", files, mask=mask, missing=missing)
+    return Case(name or stem(files[0]), "", files, mask=mask, missing=missing)
 
 
 def _of_split(path: Path, part: str, data_root: Path | None) -> Sequence[Case]:
@@ -191,6 +191,7 @@ def _of_folder(folder: Path, channels: Sequence[str], taken: Collection[Path]) -
     groups: dict[tuple[Path, str], dict[int, Path]] = {}
     for file in images:
         name, channel = _channel_of(stem(file), channels)
+        name = name or file.parent.name
         if channel is None:  # one file with all channels
             cases.append(Case(name, "", (file,)))
         elif channel in (group := groups.setdefault((file.parent, name), {})):
@@ -205,7 +206,10 @@ def _of_folder(folder: Path, channels: Sequence[str], taken: Collection[Path]) -
 
 
 def _channel_of(name: str, channels: Sequence[str]) -> tuple[str, int | None]:
-    """A file's case and its channel, by nnU-Net's number or by the channel's name as a word; None where neither is there."""
+    """A file's case and its channel, by nnU-Net's number or by the channel's name as a word; None where neither is there.
+
+    The case is empty where the file is called by its channel alone.
+    """
     numbered = NNUNET.match(name)
     if numbered and int(numbered[2]) < len(channels):
         return numbered[1], int(numbered[2])
@@ -218,7 +222,7 @@ def _channel_of(name: str, channels: Sequence[str]) -> tuple[str, int | None]:
         return name, None
     (i,) = places
     rest = "".join(words[: max(i - 1, 0)] + words[i + 1 :]).strip("_-. ")
-    return rest or name, known[words[i].casefold()]
+    return rest, known[words[i].casefold()]
 
 
 def _series_name(folder: Path, uid: str, several: bool) -> str:

@@ -216,7 +216,8 @@ def test_names_never_leave_the_folder(tmp_path: Path) -> None:
 
 def test_channels_are_found_by_number_or_name(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    for name in ("p1_0000.png", "p1_0001.png", "p2_0001.png", "deep/sub-3_FLAIR.png", "deep/sub-3_T1.png", "alone.png"):
+    names = "p1_0000.png p1_0001.png p2_0001.png deep/sub-3_FLAIR.png deep/sub-3_T1.png alone.png p9/T1.png p9/flair.png"
+    for name in names.split():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     found = find_cases(str(folder), ["flair", "T1"])
@@ -224,6 +225,7 @@ def test_channels_are_found_by_number_or_name(tmp_path: Path) -> None:
         "alone": (["alone.png"], ()),
         "p1": (["p1_0000.png", "p1_0001.png"], ()),
         "p2": (["p2_0001.png"], (0,)),
+        "p9": (["flair.png", "T1.png"], ()),
         "sub-3": (["sub-3_FLAIR.png", "sub-3_T1.png"], ()),
     }
     (case,) = find_cases(f"{folder}/p1_0000.png,", ["flair", "T1"]).cases
