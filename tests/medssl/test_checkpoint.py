@@ -307,6 +307,14 @@ def test_what_is_let_through_is_said_in_the_log_and_the_summary(broken: Pretrain
     assert json.loads((broken.out / "config.json").read_text())["lr"] == 2e-3
 
 
+def test_all_of_another_optimisers_settings_are_taken_up(broken: Pretrain) -> None:
+    """Torch's own way of loading gives all groups the decay, betas and scales of the checkpoint back."""
+    pretrain(broken.model_copy(update={"weight_decay": 0.5, "beta2": 0.9, "optimiser": "adam"}), resume=True, loose=True)
+    groups = checkpoint.load(broken.out / checkpoint.LATEST)["optimiser"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    assert {(*group["betas"], group["decoupled_weight_decay"]) for group in groups} == {(0.9, 0.9, False)}
+
+
 def test_best_weights_that_are_lost_are_missed_before_training(broken: Pretrain, monkeypatch: pytest.MonkeyPatch) -> None:
     best = broken.out / checkpoint.BEST
     flip(best, 1000)

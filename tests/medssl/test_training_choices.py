@@ -87,6 +87,17 @@ def test_a_run_of_every_choice_that_breaks_equals_one_that_does_not(
     assert steps[0]["lr"] == pytest.approx(0.05 / 25)
 
 
+def test_other_rates_by_depth_count_from_where_a_run_loosely_goes_on(
+    classifying: Callable[..., Finetune], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = classifying(steps=4)
+    with broken_off(Classification, 3, monkeypatch):
+        finetune(settings)
+    finetune(settings.model_copy(update={"encoder_lr": 0.1}), resume=True, loose=True)
+    groups = checkpoint.load(settings.out / "checkpoint_latest.pt")["optimiser"]["param_groups"]
+    assert {group["lr"] / groups[-1]["lr"] for group in groups} == {0.1, 1.0}
+
+
 def test_the_average_is_that_of_a_loop_by_hand_and_is_what_is_judged_and_kept(
     classifying: Callable[..., Finetune], monkeypatch: pytest.MonkeyPatch
 ) -> None:
