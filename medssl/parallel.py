@@ -121,7 +121,7 @@ def load_full(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[st
     """Give model and optimiser what a checkpoint has of them, each rank its part of what is sharded.
 
     The optimiser takes up what it remembers of each weight; decay and all else of its groups stays as it was made with.
-    Raises RuntimeError for other weights and ValueError for other groups of them.
+    Raises ValueError for other groups of weights.
     """
     ours, made = model.state_dict(), optimiser.state_dict()
     model.load_state_dict({name: sharded_as(ours.get(name), value) for name, value in state["model"].items()})
