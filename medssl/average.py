@@ -61,6 +61,9 @@ class Average:
         return {} if self.averaged is None else {"average": self.averaged.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what a checkpoint kept."""
+        """Take up what a checkpoint kept; after one without an average begin with the model's weights as they are."""
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["average"])
+            if "average" in state:
+                self.averaged.load_state_dict(state["average"])
+            else:
+                self.averaged.module.load_state_dict(self.model.state_dict())

@@ -118,15 +118,26 @@ def full(state: Any) -> Any:
 
 
 def load_full(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Give model and optimiser what a checkpoint has of them, each rank its part of what is sharded."""
-    ours = model.state_dict()
+    """Give model and optimiser what a checkpoint has of them, each rank its part of what is sharded.
+
+    The optimiser takes up what it remembers of each weight; decay and all else of its groups stays as it was made with.
+    Raises ValueError for other groups of weights.
+    """
+    ours, made = model.state_dict(), optimiser.state_dict()
     model.load_state_dict({name: sharded_as(ours.get(name), value) for name, value in state["model"].items()})
+    if grouping(state["optimiser"]) != grouping(made):
+        raise ValueError("other parameter groups")
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     remembered = {
         k: {name: sharded_as(parameters[k], value) for name, value in of_one.items()}
         for k, of_one in state["optimiser"]["state"].items()
     }
-    optimiser.load_state_dict(state["optimiser"] | {"state": remembered})
+    optimiser.load_state_dict(made | {"state": remembered})
+
+
+def grouping(optimiser: dict[str, Any]) -> list[list[int]]:
+    """The numbers of the parameters in each group of an optimiser's state."""
+    return [group["params"] for group in optimiser["param_groups"]]
 
 
 def sharded_as(ours: Any, value: Any) -> Any:

@@ -12,7 +12,7 @@ from medssl import checkpoint
 from medssl.average import Average
 from medssl.conditions import differences
 from medssl.config import Shared
-from medssl.parallel import load_full
+from medssl.parallel import grouping, load_full
 from medssl.problems import InputError, Problem, RunError
 from medssl.processes import everyones, said_once
 from medssl.progress import Progress
@@ -26,8 +26,8 @@ def resume(
 ) -> Progress:  # fmt: skip
     """Take up the newest checkpoint of the run, or start at step 0; metrics of steps to be done again are dropped.
 
-    Raises InputError for other conditions than the checkpoint's, RunError where what is needed is damaged; then nothing
-    of the run is changed.
+    Raises InputError for other conditions than the checkpoint's, RunError where what is needed is damaged or of other
+    weights; then nothing of the run is changed.
     """
     state, warnings = checkpoint.load_newest(run.folder)
     for warning in warnings:
@@ -42,12 +42,16 @@ def resume(
         return Progress()
     progress = Progress(**state["progress"])
     let_through(run, state["conditions"], conditions, progress)
+    check_weights(run, state["model"], training.model.state_dict())
     check_best(run, settings, progress)
+    check_remembered(run, state, conditions, optimiser, progress)
+    load_full(training.model, optimiser, state)
+    average.load(state)
     if warnings:
         checkpoint.replace_damaged(run.folder)
     run.keep_metrics_until(step)
-    load_full(training.model, optimiser, state)
-    average.load(state)
+    if run.loose:
+        run.describe(settings.split)
     before, now = state["conditions"]["ranks"], conditions["ranks"]
     spread = f", ranks: {before} before, {now} now: the same run to rounding" if before != now else ""
     run.say(f"going on after step {progress.step}{spread}")
@@ -63,6 +67,14 @@ def let_through(run: RunFolder, before: dict[str, Any], now: dict[str, Any], pro
     for name, old, new in found:
         progress.warnings.append(f"warning: {name} was {old} until step {progress.step} and is {new} from there on")
         run.say(progress.warnings[-1])
+
+
+def check_weights(run: RunFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise RunError where the checkpoint's weights have other names or shapes than those that these settings make."""
+    shapes = [{(name, getattr(value, "shape", None)) for name, value in weights.items()} for weights in (before, now)]
+    if others := sorted({name for name, _ in shapes[0] ^ shapes[1]}):
+        found = f"a checkpoint of other weights ({others[0]}{', ...' if others[1:] else ''})"
+        raise said_once(RunError(f"{run.folder}: found {found}, expected one that fits the settings"))
 
 
 def check_best(run: RunFolder, settings: Shared, progress: Progress) -> None:
@@ -92,3 +104,15 @@ def lost_best(run: RunFolder, settings: Shared, progress: Progress) -> str | Non
         return str(error)
     again = found > progress.step and not (run.loose and progress.warnings)
     return None if found == progress.best_step or again else f"{run.path(checkpoint.BEST)} is of step {found}"
+
+
+def check_remembered(
+    run: RunFolder, state: dict[str, Any], now: dict[str, Any], optimiser: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Loosely, drop what another optimiser remembers, or one that groups the weights otherwise, and say so."""
+    made = optimiser.state_dict()
+    same = state["conditions"]["optimiser"] == now["optimiser"] and grouping(state["optimiser"]) == grouping(made)
+    if run.loose and not same:
+        state["optimiser"] = made
+        progress.warnings.append(f"warning: the optimiser begins anew after step {progress.step}, without what it remembered")
+        run.say(progress.warnings[-1])

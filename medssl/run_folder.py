@@ -43,9 +43,9 @@ os.register_at_fork(after_in_child=lambda: [lock.close() for lock in list(_locks
 class RunFolder:
     """An open run folder; a silent one is read only and says nothing."""
 
-    def __init__(self, folder: Path, lock: TextIO, silent: bool = False, loose: bool = False) -> None:
-        """`loose`: what differs from what the run was made with is warned of, not refused."""
-        self.folder, self.silent, self.loose = folder, silent, loose
+    def __init__(self, folder: Path, lock: TextIO, config: dict[str, Any], silent: bool = False, loose: bool = False) -> None:
+        """`config` as of `config_of`; `loose`: what differs from what the run was made with is warned of, not refused."""
+        self.folder, self.config, self.silent, self.loose = folder, config, silent, loose
         self.again = (folder / "config.json").exists()  # it was started before
         self._lock = lock
 
@@ -72,22 +72,28 @@ class RunFolder:
     def open(cls, settings: Shared, kind: str, resume: bool = False, loose: bool = False) -> Self:
         """Start a run, or go on with one; raises as `check` does, and InputError when another process has the folder.
 
-        A run without a checkpoint begins anew; one that goes on loosely has its new settings from here on.
+        A run without a checkpoint begins anew; one that goes on loosely gets its new settings when it is taken up.
         """
-        folder = settings.out
+        folder, config = settings.out, config_of(settings, kind)
         if rank() > 0:
-            return cls(folder, Path(os.devnull).open("a", encoding="utf-8"), silent=True, loose=loose)
+            return cls(folder, Path(os.devnull).open("a", encoding="utf-8"), config, silent=True, loose=loose)
         cls.check(settings, kind, resume, loose)
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, lock_of(folder), loose=loose)
+        run = cls(folder, lock_of(folder), config, loose=loose)
         run.sweep()
         if settings.overwrite and not resume:
             run.clear()
-        if loose or not any(run.path(name).exists() for name in (LATEST, PREVIOUS)):
-            run.write_json("environment.json", environment())
-            write_atomically(run.path("split.json"), settings.split.read_bytes())
-            run.write_json("config.json", config_of(settings, kind))
+        if not any(run.path(name).exists() for name in (LATEST, PREVIOUS)):
+            run.describe(settings.split)
         return run
+
+    def describe(self, split: Path) -> None:
+        """Write what the run is made with and of: environment.json, split.json, config.json; a silent folder is left."""
+        if self.silent:
+            return
+        self.write_json("environment.json", environment())
+        write_atomically(self.path("split.json"), split.read_bytes())
+        self.write_json("config.json", self.config)
 
     def path(self, name: str) -> Path:
         """The path of a file of the run."""

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-VERSION = 3
+VERSION = 4
 PERCENTILES = np.arange(0, 100.25, 0.5)
 POSITIONS = 2000  # sampled voxel positions of a class, enough that crops around them are all different
 FOREGROUND = "foreground"

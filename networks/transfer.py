@@ -5,7 +5,7 @@ grid, the first convolution is adapted to the target's channels, and a file that
 or more of it than there is, is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -139,25 +139,29 @@ def _fit(
     fitted, resized, adapted = {name: source[name] for name in sorted(target.keys() & source.keys())}, [], []
     for name, value in fitted.items():
         wanted = target[name]
-        if name == POSITIONS and value.shape != wanted.shape and value.shape[::2] == wanted.shape[::2]:
-            fitted[name] = _fit_positions(value, encoder, plan)
-            resized.append(name)
+        if name == POSITIONS and value.shape[::2] == wanted.shape[::2]:
+            assert isinstance(encoder, ViT)
+            grid = _grid_of(value, encoder, plan)
+            if grid != encoder.grid:
+                fitted[name] = resize_positions(value, grid, encoder.grid)
+                resized.append(name)
         elif name == encoder.first and value.shape[1] != wanted.shape[1]:
             fitted[name] = adapt_channels(value, wanted.shape[1])
             adapted.append(name)
     return fitted, resized, adapted
 
 
-def _fit_positions(positions: Tensor, encoder: Encoder, plan: Mapping[str, Any] | None) -> Tensor:
-    """Resize position embeddings (1, n, e) to the encoder's grid, from the plan's, else from a cube of as many patches."""
-    assert isinstance(encoder, ViT)
+def _grid_of(positions: Tensor, encoder: ViT, plan: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """The patch grid of position embeddings (1, n, e): the plan's, else the encoder's or a cube, of as many patches."""
     tokens, axes = positions.shape[1], len(encoder.grid)
-    if plan is not None:
-        grid: Sequence[int] = [size // patch for size, patch in zip(plan["image_size"], plan["patch_size"], strict=True)]
+    if plan is not None and plan.keys() >= {"image_size", "patch_size"}:
+        grid = tuple(size // patch for size, patch in zip(plan["image_size"], plan["patch_size"], strict=True))
         if prod(grid) != tokens:
             raise TransferError(f"found {tokens} position embeddings, expected {prod(grid)} as the plan says")
-    else:
-        grid = [round(tokens ** (1 / axes))] * axes
-        if prod(grid) != tokens:
-            raise TransferError(f"found {tokens} position embeddings without a plan, expected those of a cube of patches")
-    return resize_positions(positions, grid, encoder.grid)
+        return grid
+    if tokens == prod(encoder.grid):
+        return encoder.grid
+    grid = (round(tokens ** (1 / axes)),) * axes
+    if prod(grid) != tokens:
+        raise TransferError(f"found {tokens} position embeddings without a plan, expected those of a cube of patches")
+    return grid

@@ -32,7 +32,8 @@ class FitInsided(MapTransform):  # type: ignore[misc]
         for key in self.key_iterator(out):
             shape = tuple(out[key].shape[1:])
             if shape != target:
-                out[key] = Resize(target, mode="nearest" if key == self.label_key else self.mode(shape, target))(out[key])
+                mode = "nearest-exact" if key == self.label_key else self.mode(shape, target)  # "nearest" is half a voxel off
+                out[key] = Resize(target, mode=mode)(out[key])
         return out
 
     def target(self, image: MetaTensor) -> tuple[int, ...]:

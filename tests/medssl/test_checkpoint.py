@@ -23,6 +23,7 @@ from medssl.pretrain import pretrain
 from medssl.problems import InputError, RunError
 from medssl.saving import Saving
 from medssl.synth import make_dataset
+from networks.weight_files import read_weights
 
 VIT = {"name": "vit_tiny", "patch_size": [8, 8], "hidden_size": 24, "mlp_size": 48, "layers": 2}
 MAE = {"name": "mae", "decoder_width": 24, "decoder_layers": 1, "decoder_heads": 4}
@@ -305,6 +306,45 @@ def test_what_is_let_through_is_said_in_the_log_and_the_summary(broken: Pretrain
     lines = [line for line in map(json.loads, (broken.out / "metrics.jsonl").open()) if "lr" in line]
     assert [line["lr"] for line in lines] == [1e-3] * 4 + [2e-3] * 4
     assert json.loads((broken.out / "config.json").read_text())["lr"] == 2e-3
+
+
+def test_all_of_another_optimisers_settings_are_taken_up(broken: Pretrain) -> None:
+    """Torch's own way of loading gives all groups the decay, betas and scales of the checkpoint back."""
+    pretrain(broken.model_copy(update={"weight_decay": 0.5, "beta2": 0.9, "optimiser": "adam"}), resume=True, loose=True)
+    groups = checkpoint.load(broken.out / checkpoint.LATEST)["optimiser"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    assert {(*group["betas"], group["decoupled_weight_decay"]) for group in groups} == {(0.9, 0.9, False)}
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.5}, {"optimiser": "sgd"}, {"optimiser": "lars"}])
+def test_what_a_checkpoint_lacks_begins_where_it_is(broken: Pretrain, changes: dict[str, Any]) -> None:
+    pretrain(broken.model_copy(update=changes), resume=True, loose=True)
+    assert ("average" in checkpoint.load(broken.out / checkpoint.LATEST)) == ("ema" in changes)
+    begins_anew = "warning: the optimiser begins anew after step 4, without what it remembered"
+    assert (begins_anew in json.loads((broken.out / "summary.json").read_text())["warnings"]) == ("optimiser" in changes)
+
+
+def test_an_average_of_no_further_step_is_the_weights_as_they_are(broken: Pretrain) -> None:
+    state = checkpoint.load(broken.out / checkpoint.LATEST)
+    changes = {"ema": 0.5, "steps": 4, "checkpoint": "latest"}
+    pretrain(broken.model_copy(update=changes), resume=True, loose=True)
+    kept, _ = read_weights(broken.out / "encoder.safetensors")
+    assert all(torch.equal(value, state["model"][f"autoencoder.encoder.{name}"]) for name, value in kept.items())
+
+
+def test_another_network_is_refused_and_the_run_stays_as_it_is(
+    broken: Pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, before = tmp_path / "recipe.json", {path.name: path.read_bytes() for path in broken.out.iterdir()}
+    other = broken.model_copy(update={"network": broken.network.model_copy(update={"layers": 3})})
+    recipe.write_text(other.model_dump_json())
+    assert script("pretrain", [str(recipe), "--resume-loose"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {broken.out}: found a checkpoint of other weights (")
+    after = {path.name: path.read_bytes() for path in broken.out.iterdir()}
+    assert [name for name in after if after[name] != before.get(name)] == ["log.txt"]
+    pretrain(broken, resume=True)
 
 
 def test_best_weights_that_are_lost_are_missed_before_training(broken: Pretrain, monkeypatch: pytest.MonkeyPatch) -> None:

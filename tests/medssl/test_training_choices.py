@@ -87,6 +87,29 @@ def test_a_run_of_every_choice_that_breaks_equals_one_that_does_not(
     assert steps[0]["lr"] == pytest.approx(0.05 / 25)
 
 
+@pytest.mark.parametrize(
+    ("changes", "scales", "anew"),
+    [
+        ({"encoder_lr": 0.1}, {0.1, 1.0}, False),
+        ({"encoder_lr": 0.0}, {1.0}, True),
+        ({"rates": "slice", "encoder_lr": 0.25}, {0.25, 0.5, 1.0}, True),
+    ],
+)
+def test_other_rates_by_depth_count_from_where_a_run_loosely_goes_on(
+    changes: dict[str, Any], scales: set[float], anew: bool, classifying: Callable[..., Finetune],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = classifying(steps=4)
+    with broken_off(Classification, 3, monkeypatch):
+        finetune(settings)
+    finetune(settings.model_copy(update=changes), resume=True, loose=True)
+    state = checkpoint.load(settings.out / "checkpoint_latest.pt")["optimiser"]
+    assert {group["lr"] / state["param_groups"][-1]["lr"] for group in state["param_groups"]} == scales
+    assert {int(of_one["step"]) for of_one in state["state"].values()} == {2 if anew else 4}
+    said = "warning: the optimiser begins anew after step 2, without what it remembered"
+    assert (said in json.loads((settings.out / "summary.json").read_text())["warnings"]) == anew
+
+
 def test_the_average_is_that_of_a_loop_by_hand_and_is_what_is_judged_and_kept(
     classifying: Callable[..., Finetune], monkeypatch: pytest.MonkeyPatch
 ) -> None:

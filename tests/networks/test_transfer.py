@@ -96,6 +96,17 @@ def test_position_embeddings_of_another_image_size() -> None:
         load_encoder(target, source.state_dict())
 
 
+def test_position_embeddings_of_a_turned_grid_with_as_many_tokens() -> None:
+    source, target = encoder(image=(32, 48, 32)), encoder(image=(48, 32, 32))
+    positions, plan = "patch_embedding.position_embeddings", {"image_size": [32, 48, 32], "patch_size": [16, 16, 16]}
+    assert load_encoder(target, source.state_dict(), plan).resized == (positions,)
+    expected = resize_positions(source.state_dict()[positions], (2, 3, 2), (3, 2, 2))
+    torch.testing.assert_close(target.state_dict()[positions], expected, rtol=0, atol=0)
+    assert load_encoder(source, source.state_dict(), plan).resized == load_encoder(target, source.state_dict()).resized == ()
+    with pytest.raises(TransferError, match="found 12 position embeddings, expected 18 as the plan says"):
+        load_encoder(target, source.state_dict(), plan | {"image_size": [48, 48, 32]})
+
+
 def test_channels_are_adapted_by_their_sum() -> None:
     torch.manual_seed(0)
     rgb = torch.randn(4, 3, 2, 2)

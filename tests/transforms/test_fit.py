@@ -44,6 +44,15 @@ def test_what_was_in_a_place_in_mm_stays_there() -> None:
     np.testing.assert_allclose(np.ptp(places, axis=0), [40, 40], atol=3.0)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (160, 160)])
+def test_a_label_stays_where_its_image_is(size: tuple[int, ...]) -> None:
+    """Torch's plain "nearest" takes the first voxel that a new one covers: labels lie half a voxel beside their images."""
+    x = image((90, 120), (1.0, 1.0))
+    out = FitInsided(("image", "label"), size, "label")({"image": x, "label": x.clone()})
+    places = [np.argwhere(out[key][0].numpy() > 0.5).mean(0) for key in ("image", "label")]
+    np.testing.assert_allclose(*places, atol=0.15)
+
+
 def test_shrinking_does_not_alias() -> None:
     """Stripes finer than the new voxels become their mean, where plain interpolation makes new stripes of them."""
     stripes = torch.arange(128).remainder(2).float().expand(1, 128, 128)
