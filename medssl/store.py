@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-VERSION = 3
+VERSION = 4
 PERCENTILES = np.arange(0, 100.25, 0.5)
 POSITIONS = 2000  # sampled voxel positions of a class, enough that crops around them are all different
 FOREGROUND = "foreground"
@@ -94,6 +94,7 @@ class Entry:
     files: tuple[tuple[str, str], ...]  # each file's path when packed and the SHA-256 of its bytes
     arrays: Mapping[str, Extent]  # image, label, positions-foreground, positions-CLASS
     missing: tuple[int, ...] = ()  # channels that the case has no file of, stored as 0
+    channels: tuple[str, ...] = ()  # SHA-256 of each channel as read, without those missing
 
     @property
     def image(self) -> Extent:
@@ -312,5 +313,6 @@ def entry_of(case: dict[str, Any], shard: int, percentiles: NDArray[np.float32])
         "percentiles": percentiles,
         "files": tuple((path, digest) for path, digest in case["files"]),
         "missing": tuple(case.get("missing", ())),
+        "channels": tuple(case.get("channels", ())),
         "arrays": arrays,
     })  # fmt: skip
