@@ -15,7 +15,7 @@ import numpy as np
 
 from medssl.patients import group_patients
 from medssl.problems import Problem
-from medssl.readers import Header, ReadError, Volume, has_geometry, read_header, read_image, read_images, same_grid
+from medssl.readers import Header, ReadError, Volume, has_geometry, has_patient, read_header, read_image, read_images, same_grid
 from medssl.splits import PARTS, Case, Split
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # reading waits for the disk or runs in zlib, both without Python's lock
@@ -38,13 +38,15 @@ def check_split(
 ) -> list[Problem]:
     """Every problem of the files of a split's `parts`, one a defect; of `image_parts` no label is looked at.
 
-    Masks are looked at in all parts, or with `masks=False` in none.
+    Masks are looked at in all parts, or with `masks=False` in none. The patients of the files are compared over the whole
+    split, of which no script reads all parts: what can't be read of the others is left to the script that reads them.
 
     `smallest` is the least size in voxels, one number an axis or one for all; with `spacing` (mm) it is measured at
     that spacing, axes in RAS order. A part with one labelled case needs a label for each; `training` always does.
     """
     cases = [(case if masks else replace(case, mask=None), labelled) for case, labelled in _unique(split, parts, image_parts)]
-    files = dict.fromkeys(file for case, labelled in cases for file in _files(case, labelled))
+    named = [(case.image[0], False) for part in PARTS for case in split.part(part) if has_patient(case.image[0])]
+    files = dict.fromkeys([*(file for case, labelled in cases for file in _files(case, labelled)), *named])
     with ThreadPoolExecutor(THREADS) as pool:
         headers = dict(zip(files, pool.map(_header, files), strict=True))
         dims = spatial_dims or _usual_dims(headers, cases)
@@ -52,8 +54,8 @@ def check_split(
         for case, _ in cases:
             if smallest is not None and not problems[case.id]:
                 problems[case.id] += _check_size(case, headers, smallest, spacing)
-        for id, shared in _check_patients(split, headers, parts).items():
-            problems[id] += shared
+        for id, shared in _check_patients(split, headers).items():
+            problems[id] = problems.get(id, []) + shared
         if deep:
             whole = [(case, labelled) for case, labelled in cases if not problems[case.id]]
             found = pool.map(lambda pair: _read_case(pair[0], pair[1], split), whole)
@@ -241,12 +243,12 @@ def _check_shape(file: str, volume: Volume, marks: Volume) -> Iterator[Problem]:
         yield Problem(file, "shape", _by(found), f"{_by(expected)}, as its image has")
 
 
-def _check_patients(split: Split, headers: Headers, parts: Collection[str]) -> dict[str, list[Problem]]:
+def _check_patients(split: Split, headers: Headers) -> dict[str, list[Problem]]:
     """By case id, the patients of the files, whatever the split calls them, who are in two parts or folds."""
     known = [
         (place, case, header.patient)
-        for place, case in _placed(split, parts)
-        if isinstance(header := headers[case.image[0], False], Header) and header.patient
+        for place, case in _placed(split, PARTS)
+        if isinstance(header := headers.get((case.image[0], False)), Header) and header.patient
     ]
     groups = group_patients(patient for _, _, patient in known)
     problems: dict[str, list[Problem]] = {}

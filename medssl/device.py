@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from medssl import launch
-from medssl.config import Shared, ViTSettings
+from medssl.config import Pretrain, Shared, ViTSettings
 from medssl.problems import InputError, Problem
 from medssl.ranks import world_size
 from networks.blocks import can_compile, compile_blocks, recompute
@@ -67,12 +67,16 @@ def choose(settings: Shared) -> Compute:
 def has_tiny_convolutions(settings: Shared) -> bool:
     """Tell whether the network convolves 3D maps under 3 voxels wide, whose weight gradients oneDNN gets wrong.
 
-    Measured with torch 2.13 on a CPU: in bfloat16 they are wrong by any factor for 3x3x3 kernels on sides 1 and 2, and
-    right from side 3 on, for 1x1x1 kernels and in 2D.
+    Measured with torch 2.13 on a CPU: in bfloat16 they are wrong by any factor for 3x3x3 kernels on sides 1 and 2, the first
+    being enough, and right from side 3 on, for 1x1x1 kernels and in 2D. A ViT has none, but UNETR's decoder convolves maps
+    from half the largest patch on.
     """
-    if settings.spatial_dims == 2 or isinstance(settings.network, ViTSettings):
+    vit, unit = isinstance(settings.network, ViTSettings), settings.unit
+    if settings.spatial_dims == 2 or (vit and isinstance(settings, Pretrain)):
         return False
-    return any(side // unit < 3 for size in settings.sizes for side, unit in zip(size, settings.unit, strict=True))
+    if vit:
+        unit = [min((max(unit) + 1) // 2, side) for side in unit]
+    return any(side // part < 3 for size in settings.sizes for side, part in zip(size, unit, strict=True))
 
 
 def has_bfloat16(device: torch.device) -> bool:

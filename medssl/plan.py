@@ -56,7 +56,7 @@ def plan_of(settings: Pretrain | Finetune, split: Split, store: Store, step: int
     if isinstance(settings, Finetune) and split.task == "regression":
         method["targets"] = scale_of(split)._asdict()  # what an output of the network is to be read by
     learned = split.part("pretraining" if isinstance(settings, Pretrain) else "training")
-    seen = {store.entries[case.id].content[:SHORT] for case in learned}
+    seen = {digest for case in learned for digest in digests_of(store.entries[case.id])}
     return {
         "medssl": __version__,
         "versions": {"torch": torch.__version__, "monai": monai.__version__},
@@ -154,7 +154,12 @@ def adapted_channels(settings: Shared, split: Split, loaded: Report | None) -> l
 
 
 def seen_before(settings: Shared, entries: Iterable[Entry]) -> list[Problem]:
-    """Find cases whose image, under whatever name, the encoder was pre-trained on: a leak when they are judged."""
+    """Find cases whose image, or a channel of it, the encoder was pre-trained on, under whatever name: a leak when judged."""
     seen = set(plan_before(settings).get("seen", []))
     found, expected = "an image that the encoder was pre-trained on", "one it never saw, or allow_seen=true"
-    return [Problem(entry.files[0][0], entry.id, found, expected) for entry in entries if entry.content[:SHORT] in seen]
+    return [Problem(entry.files[0][0], entry.id, found, expected) for entry in entries if digests_of(entry) & seen]
+
+
+def digests_of(entry: Entry) -> set[str]:
+    """What tells an image again, also among other channels: a digest of the whole and of each channel that is there."""
+    return {digest[:SHORT] for digest in (entry.content, *entry.channels)}

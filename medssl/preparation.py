@@ -91,7 +91,8 @@ def checked_case(
     problems = check_volume(case, volume, label, split, mask)
     if problems:
         return problems
-    content = content_hash(volume)
+    channels = [content_hash(volume._replace(array=channel[None])) for channel in volume.array]
+    content = channels[0] if len(channels) == 1 else content_hash(volume)
     volume = hide(compact(volume), label, geometry.mask)
     if split.coloured and len(volume.array) == 1 and not case.missing:
         volume = volume._replace(array=volume.array.repeat(3, axis=0))
@@ -113,6 +114,7 @@ def checked_case(
         "classes": 0 if classes is None else len(split.labels),
         "files": files,
         "missing": case.missing,
+        "channels": channels,
     }
     return Prepared(arrays, attributes), values
 

@@ -161,13 +161,11 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
     fixed = fixed_crops(settings, compute, split, store, method)
     chance = method.chance(settings)
 
-    def loss(batch: Batch) -> dict[str, Tensor]:
+    def check(batch: Batch) -> None:
         values = gathered(torch.stack(batch["image"].aminmax()))
-        if values.min() == values.max():
+        if settings.batch_size > 1 and values.min() == values.max():  # a single crop may be of air alone
             found = f"found {values[0].item():g} in every voxel of the crops of {', '.join(collected(batch['id']))}"
             raise said_once(RunError(f"a batch without contrast: {found}, expected images; does intensity= fit them?"))
-        parts: dict[str, Tensor] = method(batch)
-        return parts
 
     def validate() -> dict[str, float]:
         own = list[tuple[int, dict[str, float]]]()
@@ -196,7 +194,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
     return Training(
         model=method,
         groups=parameter_groups([(method, 1.0)]),
-        loss=loss,
+        loss=method,
         batches=lambda start: training_loader(crops, start),
         validate=validate,
         watched=method.VALIDATION,
@@ -204,6 +202,7 @@ def training_of(settings: Pretrain, compute: Compute, split: Split, store: Store
         transform=views,
         views=partial(with_views, views),
         warnings=warnings,
+        check=check,
         before_step=method.before_step,
         epoch=len(crops),
         data=lambda: data_of(settings, split, PARTS, store, labels=False),

@@ -46,6 +46,7 @@ class Step:
         watch = Stopwatch(self.compute.device)
         moved = to_device(batch, self.compute.device)
         watch.lap("transfer_s")
+        self.training.check(moved)
         torch.manual_seed(self.settings.seed * 1_000_003 + number)
         self.training.model.train()
         self.training.before_step(number)

@@ -94,6 +94,7 @@ class Entry:
     files: tuple[tuple[str, str], ...]  # each file's path when packed and the SHA-256 of its bytes
     arrays: Mapping[str, Extent]  # image, label, positions-foreground, positions-CLASS
     missing: tuple[int, ...] = ()  # channels that the case has no file of, stored as 0
+    channels: tuple[str, ...] = ()  # SHA-256 of each channel as read, without those missing
 
     @property
     def image(self) -> Extent:
@@ -312,5 +313,6 @@ def entry_of(case: dict[str, Any], shard: int, percentiles: NDArray[np.float32])
         "percentiles": percentiles,
         "files": tuple((path, digest) for path, digest in case["files"]),
         "missing": tuple(case.get("missing", ())),
+        "channels": tuple(case.get("channels", ())),
         "arrays": arrays,
     })  # fmt: skip

@@ -24,6 +24,7 @@ class Training:
     transform: Callable[[Batch], Batch] | None = None  # views or augmentation of one crop
     views: Callable[[Batch], Batch] = lambda batch: batch  # makes those of a batch on the device, where the loader did not
     warnings: Callable[[dict[str, Any]], list[str]] = lambda figures: []  # of a step and its validation
+    check: Callable[[Batch], None] = lambda batch: None  # raises for a batch that nothing can be learned from
     before_step: Callable[[int], None] = lambda step: None
     epoch: int = 1  # crops after which every case was seen once
     data: Callable[[], dict[str, str]] = dict  # what it reads, as `data_of` tells it

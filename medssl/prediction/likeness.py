@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medssl.check import ras_axes
+from medssl.plan import digests_of
 from medssl.prediction.model import Model
 from medssl.readers import Header, has_geometry
 from medssl.readers.dicom import modality
@@ -35,7 +36,7 @@ def unlike(model: Model, case: Case, header: Header, entry: Entry) -> list[str]:
     known: dict[str, Any] = model.description["training"]
     found = [_modality(model, case), _spacing(model, case, header, known), _size(entry, known)]
     found += [_intensity(model, entry, known, channel) for channel in range(model.split.channels)]
-    if model.description.get("seen") and entry.content[:16] in model.description["seen"]:
+    if digests_of(entry) & set(model.description.get("seen") or []):
         found.append("this very image was seen in training: what is said of it does not show how new ones do")
     return [line for line in found if line]
 

@@ -23,6 +23,7 @@ __all__ = [
     "ReadError",
     "Volume",
     "has_geometry",
+    "has_patient",
     "location",
     "read_header",
     "read_image",
@@ -88,6 +89,11 @@ def read_images(paths: Sequence[str | Path]) -> Volume:
 def has_geometry(path: str | Path) -> bool:
     """Whether the format says where its voxels lie: a PNG mask of a DICOM image can only be compared by its shape."""
     return not str(path).lower().endswith((*PICTURES, ".mat", ".npy"))
+
+
+def has_patient(path: str | Path) -> bool:
+    """Whether the format can say whose image it is, as DICOM and the .mat files do."""
+    return not str(path).lower().endswith((*PICTURES, ".nii.gz", ".nii", ".npy", ".nrrd"))
 
 
 def location(path: str | Path) -> Path:

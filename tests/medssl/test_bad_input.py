@@ -134,6 +134,33 @@ def test_an_encoder_that_has_seen_the_test_images(
     assert "pre-trained on 1 of the cases that are judged" in (settings.out / "report.html").read_text()
 
 
+def test_an_encoder_that_has_seen_one_channel_of_a_test_image(
+    broken: Path,
+    tmp_path: Path,
+    pretraining: Callable[..., Pretrain],
+    finetuning: Callable[..., Finetune],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pre-trained on that channel alone; the others, and a case that lacks one, are no image that it saw."""
+    split = json.loads((broken / "split.json").read_text())
+    for case in (case for part in ("training", "validation", "test") for case in split[part]):
+        second = case["image"].replace(".nii", "_second.nii")
+        shutil.copyfile(broken / case["image"], broken / second)
+        edit(broken, second, lambda voxels: voxels[::-1])
+        case["image"] = [second, case["image"]]
+    first, last, lacking = split["test"][0]["image"][1], split["test"][-1], split["test"][1]
+    lacking["image"][0] = None
+    two = {key: split[key] for key in ("task", "labels", "training", "validation", "test")}
+    (broken / "two.json").write_text(json.dumps(two | {"modality": {"0": "second", "1": "first"}}))
+    other = {"pretraining": [{"image": first}], "validation": [{"image": last["image"][1]}]}
+    (broken / "other.json").write_text(json.dumps(other))
+    pretrain(pretraining(split=broken / "other.json", store=tmp_path / "store", steps=1))
+    settings = finetuning(split=broken / "two.json", store=tmp_path / "store", encoder=str(tmp_path / "pretrain"), steps=1)
+    assert run("finetune", settings, [], tmp_path) == 2
+    (line,) = errors(capsys)
+    assert "found an image that the encoder was pre-trained on, expected one it never saw, or allow_seen=true" in line
+
+
 @pytest.mark.parametrize("encoder", ["nowhere.pt", "text.pt", "classifier.pt", "small.pt"])
 def test_an_encoder_that_does_not_fit(
     encoder: str, tmp_path: Path, finetuning: Callable[..., Finetune], capsys: pytest.CaptureFixture[str]

@@ -639,6 +639,21 @@ def test_patients_of_the_files(
     assert said is None or said in str(problems[0])
 
 
+@pytest.mark.parametrize("parts", [("pretraining", "validation"), ("training", "validation", "test")])
+def test_patients_of_the_files_are_compared_with_parts_that_no_script_reads_together(
+    parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Pre-training reads no test part, fine-tuning no pre-training; of what they don't read no other problem is told."""
+    content: dict[str, Any] = {"task": "classification", "labels": {"0": "no", "1": "yes"}, "modality": {"0": "x"}}
+    for part, patient in {"pretraining": "P7", "training": "P8", "validation": "P9", "test": "P7"}.items():
+        make.dicom(tmp_path / f"{part}.dcm", array(6, 5), PatientID=patient)
+        content[part] = [{"image": f"{part}.dcm", "label": 0}]
+    content["test" if "test" not in parts else "pretraining"] += [{"image": "lost.dcm"}, {"image": "gone.nii.gz"}]
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    (problem,) = check_split(read_split(tmp_path / "split.json"), image_parts=parts, parts=parts)
+    assert "test.dcm: patient: found P7 in its header, who is in pretraining (pretraining.dcm)" in str(problem)
+
+
 def test_there_are_enough_of_both() -> None:
     assert len(DEFECTS) >= 60
     assert sum(len(makers) for _, makers in GOOD.values()) >= 40

@@ -1,5 +1,6 @@
 """Every self-supervised method learns, in 2D and 3D, does what its paper says, resumes exactly and refuses in a line."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -357,6 +358,29 @@ def test_a_batch_without_contrast_stops_in_a_line_and_saves_nothing(
         pretrain(settings)
     assert "\n" not in str(stopped.value)
     assert not list(settings.out.glob("checkpoint*")) + list(settings.out.glob("encoder*"))
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_part_of_a_batch_without_contrast_is_learned_from(
+    name: str, flat: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops of air alone, in the least part that a method takes, and in a batch of one crop."""
+    table = {"prototypes": 2} if name == "swav" else {}
+    least = 1 if name in ("mae", "masked") else 2
+    read, count = loaders.load, itertools.count()
+
+    def first_of_air(*words: Any) -> Tensor:
+        crop = read(*words)
+        return torch.zeros_like(crop) if next(count) < least else crop
+
+    monkeypatch.setattr(loaders, "load", first_of_air)
+    settings = flat(name, table, steps=2, validate_every=2, accumulate=4 // least)
+    pretrain(settings)
+    assert (settings.out / "encoder.safetensors").exists()
+    if least == 1:
+        count = itertools.count()
+        pretrain(settings.model_copy(update={"out": settings.out / "one", "batch_size": 1, "accumulate": 1}))
 
 
 RECIPE = {

@@ -1,0 +1,27 @@
+"""Where a run computes and in which precision, as its settings and the machine have it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from medssl.config import Finetune, Pretrain
+from medssl.device import has_tiny_convolutions
+
+
+@pytest.mark.parametrize(
+    ("crop", "patch", "tiny"),
+    [
+        ([32, 32, 32], [8, 8, 8], False),
+        ([8, 32, 32], [8, 8, 8], True),  # maps of 2 x 8 x 8
+        ([32, 32, 8], [8, 8, 8], True),
+        ([32, 32, 8], [8, 8, 2], False),  # 8 x 8 x 4, halved in the plane alone
+        ([32, 32], [32, 32], False),
+    ],
+)
+def test_a_decoder_convolves_maps_of_half_the_largest_patch(
+    crop: list[int], patch: list[int], tiny: bool, finetuning: Callable[..., Finetune], pretraining: Callable[..., Pretrain]
+) -> None:
+    """UNETR's, as 3x3x3 convolutions of maps 2 voxels wide have wrong gradients in bfloat16; a ViT itself has none."""
+    words = {"crop_size": crop, "network": {"name": "vit_tiny", "patch_size": patch}}
+    assert has_tiny_convolutions(finetuning(**words)) == tiny
+    assert not has_tiny_convolutions(pretraining(**words, method="simclr"))
