@@ -85,6 +85,30 @@ def test_other_axes_make_arms_of_their_own(tmp_path: Path) -> None:
     assert (curve["cases"], curve["name"]) == ([50, 200], "mae, mae on mine, 6 labels")
 
 
+def of_several(root: Path, axis: str) -> dict[str, dict[str, object]]:
+    """The plan with the runs of `mae low` and `mae high` as one arm, at two values of an axis; random's are at the first."""
+    content = plan(root)
+    for entry in content["runs"].values():
+        assert isinstance(entry, dict)
+        if entry["kind"] == "finetune":
+            entry["axes"][axis] = "0.1" if "high" in entry["arm"] else "0.01"
+        if entry["arm"] != "random":
+            entry["arm"] = "mae"
+    return content | {"compare": [["mae", "random"]]}  # type: ignore[dict-item]
+
+
+def test_a_missing_baseline_is_not_replaced_by_that_of_another_value(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae low": {6: 0.72}, "mae high": {6: 0.75}})
+    content = of_several(root, "lr")
+    for seed in range(3):
+        axes = {"labelled": 6, "seed": seed, "lr": "0.1"}
+        content["runs"][f"runs/lost-{seed}"] = {"arm": "random", "kind": "finetune", "axes": axes}
+    write(root / "study.json", content)
+    found = compare_runs([root])
+    assert [(one.arm, one.reference) for one in found.differences] == [("mae, lr 0.01", "random, lr 0.01")]
+    assert "mae, lr 0.1, 6 labels: no finished run of random to compare with" in found.warnings
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
     content = plan(root)
