@@ -142,7 +142,7 @@ def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
 
 def _inside(axis: str) -> bool:
     """Whether an axis is one that an arm has a column for, or averages over."""
-    return axis in ("seed", "draw") or axis.rpartition(".")[2].startswith("label")
+    return axis in ("seed", "draw", "labelled")
 
 
 def _plain(value: Any) -> str:

@@ -109,6 +109,13 @@ def test_a_missing_baseline_is_not_replaced_by_that_of_another_value(tmp_path: P
     assert "mae, lr 0.1, 6 labels: no finished run of random to compare with" in found.warnings
 
 
+def test_an_axis_whose_name_begins_as_labels_is_an_axis(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae low": {6: 0.72}, "mae high": {6: 0.75}})
+    write(root / "study.json", of_several(root, "label_smoothing"))
+    names = [arm.name for arm in compare_runs([root]).arms]
+    assert names == ["random", "mae, label_smoothing 0.01", "mae, label_smoothing 0.1"]
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
     content = plan(root)
