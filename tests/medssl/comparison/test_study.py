@@ -119,13 +119,15 @@ def test_an_axis_whose_name_begins_as_labels_is_an_axis(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
     content = plan(root)
-    content["runs"]["runs/mae-6-9"] = {"arm": "mae", "kind": "finetune", "axes": {"labelled": 6, "seed": 9}}
+    for seed in (8, 9):
+        content["runs"][f"runs/mae-6-{seed}"] = {"arm": "mae", "kind": "finetune", "axes": {"labelled": 6, "seed": seed}}
     write(root / "study.json", content)
     write(root / "runs/mae-6-1" / "summary.json", {"status": "failed"})
     comparison = compare_runs([root])
     assert comparison.skipped == [
-        "mae, labelled 6 lacks seed 1: unfinished (failed)", "mae, labelled 6 lacks seed 9: not begun",
+        "mae, labelled 6 lacks seed 1: unfinished (failed)", "mae, labelled 6 lacks seed 8, 9: not begun",
     ]  # fmt: skip
+    assert "3 runs are missing: see what was left out" in comparison.warnings
     assert len(comparison.differences[0].pairs) == 2
     assert any("runs without a partner" in warning for warning in comparison.warnings)
 
