@@ -10,7 +10,7 @@ from fabricated_studies import study
 from medssl.comparison.compare import compare_runs
 from medssl.comparison.significance import holm
 from medssl.comparison.summary import summary_of
-from medssl.comparison.words import headline
+from medssl.comparison.words import answer, headline
 from medssl.problems import InputError
 
 SCORES = {"random": {6: 0.70, 12: 0.78}, "mae": {6: 0.76, 12: 0.785}, "same": {6: 0.70}}
@@ -130,6 +130,16 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert "3 runs are missing: see what was left out" in comparison.warnings
     assert len(comparison.differences[0].pairs) == 2
     assert any("runs without a partner" in warning for warning in comparison.warnings)
+
+
+def test_where_all_baseline_runs_are_missing_the_answer_says_that(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
+    for seed in range(3):
+        (root / f"runs/random-6-{seed}" / "summary.json").unlink()
+    said = answer(compare_runs([root]))
+    assert said.startswith(
+        "No pair of the study has finished runs of equal seed and draw: nothing is compared. Dice: mae, 6 labels: 0."
+    )
 
 
 def test_a_patient_seen_in_pretraining_is_told(tmp_path: Path) -> None:
