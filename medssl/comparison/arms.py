@@ -56,7 +56,7 @@ class Arm:
     runs: list[Run]
     values: dict[str, dict[Key, dict[str, float]]]  # by measure, run and case
     patients: dict[str, str]
-    axes: dict[str, Any] = field(default_factory=dict)  # of a study, those with several values among the arms of this name
+    axes: dict[str, Any] = field(default_factory=dict)  # of a study, those of which it plans several values for this name
     planned: str = ""  # what the study calls it
 
     @property
@@ -124,10 +124,10 @@ def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
         axes = {name: value for name, value in entry.axes.items() if not _inside(name)}
         key = (entry.arm, run.labelled, json.dumps(axes, sort_keys=True))
         groups.setdefault(key, []).append((run, axes))
-    values: dict[tuple[str, str], set[str]] = {}  # of each axis of an arm
-    for (arm, _, _), group in groups.items():
-        for axis, value in group[0][1].items():
-            values.setdefault((arm, axis), set()).add(json.dumps(value))
+    values: dict[tuple[str, str], set[str]] = {}  # of each axis of an arm, as planned: a run that is missing alters no arm
+    for entry in (entry for entry in study.runs if entry.kind == "finetune"):  # a pre-training may have an arm's name
+        for axis, value in entry.axes.items():
+            values.setdefault((entry.arm, axis), set()).add(json.dumps(value))
     arms = []
     for (name, _, _), group in groups.items():
         axes = {axis: value for axis, value in group[0][1].items() if len(values[name, axis]) > 1}
@@ -142,7 +142,7 @@ def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
 
 def _inside(axis: str) -> bool:
     """Whether an axis is one that an arm has a column for, or averages over."""
-    return axis in ("seed", "draw") or axis.rpartition(".")[2].startswith("label")
+    return axis in ("seed", "draw", "labelled")
 
 
 def _plain(value: Any) -> str:

@@ -70,7 +70,8 @@ def compared(runs: Sequence[Run], pretraining: Sequence[Run], skipped: list[str]
     differences, notes = planned_differences(arms, study) if study and by_plan else guessed_differences(arms)
     measures = study_measures(arms[0].task, study) if study else MEASURES[arms[0].task]
     origins = origins_of(arms, pretraining, study)
-    lacking = [f"{len(skipped)} runs are missing: see what was left out"] if study and skipped else []
+    lost = len({run.folder for run in study.runs if run.state}) if study else 0
+    lacking = [f"{lost} {'run is' if lost == 1 else 'runs are'} missing: see what was left out"] if lost else []
     warnings = dict.fromkeys(
         [*leaks(arms, origins), *lacking, *notes, *(note for arm in arms for note in arm_warnings(arm)), *run_warnings(arms)]
     )

@@ -29,7 +29,10 @@ def answer(comparison: Comparison) -> str:
         form = comparison.measures[0].form
         arms = "; ".join(f"{arm.title}: {number(arm.mean(arm.main.key), form)}" for arm in comparison.arms)
         title = capitalised(comparison.measures[0].title)
-        return f"No pre-trained arm has a random arm of its network beside it: no word on pre-training. {title}: {arms}."
+        why = "No pre-trained arm has a random arm of its network beside it: no word on pre-training."
+        if comparison.study and comparison.study.compare:
+            why = "No pair of the study has finished runs of equal seed and draw: nothing is compared."
+        return f"{why} {title}: {arms}."
     beside = [difference for difference in comparison.differences if not difference.main]
     lines: dict[Any, list[str]] = {}
     for one in main:

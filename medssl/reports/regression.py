@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from medssl.problems import InputError
 from medssl.reports.case_pictures import case_cards
-from medssl.reports.number_pictures import STEPS, residual_figure, scatter_figure
+from medssl.reports.number_pictures import residual_figure, scatter_figure, spread_sideways
 from medssl.reports.page import folded, grid, heading, picture, table
 from medssl.runs import Run
 from medssl.scores.numbers import FIGURES, Estimate
@@ -81,7 +83,8 @@ def _plots(rows: list[Estimate]) -> list[str]:
     (against, against_dark), (left, left_dark) = (
         tuple(draw(rows, dark) for dark in (False, True)) for draw in (scatter_figure, residual_figure)
     )
-    apart = " Cases of one true number are spread sideways." if len({row.truth for row in rows}) <= STEPS else ""
+    truth = np.array([row.truth for row in rows])
+    apart = " Cases of one true number are spread sideways." if (spread_sideways(truth) != truth).any() else ""
     first = f"A point is a case; on the dashed line predicted and true are equal.{apart}"
     second = "What is left over; the coloured line is the mean error. A slope or a bend is what the network has not learned."
     return [

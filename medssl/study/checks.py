@@ -31,8 +31,8 @@ def data_problems(plan: Plan) -> list[Problem]:
     """Find what would fail after hours, or make the comparison worthless, where the splits are there to be read."""
     reading = _Reading()
     splits = {name: split for name, run in plan.runs.items() if (split := reading.split(run.settings)) is not None}
-    found = [*_measure(plan), *reading.problems, *_unlike_cases(plan, splits), *_seen(plan, splits), *_unlike_encoders(plan)]
-    return list(dict.fromkeys(found))
+    found = [*_measure(plan), *reading.problems, *_equal_amounts(plan, splits), *_unlike_cases(plan, splits)]
+    return list(dict.fromkeys([*found, *_seen(plan, splits), *_unlike_encoders(plan)]))
 
 
 def _measure(plan: Plan) -> Iterator[Problem]:
@@ -73,6 +73,18 @@ class _Reading:
         except InputError as error:
             self.problems += error.problems
             return None
+
+
+def _equal_amounts(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:
+    """Values of `labelled` that are one for the report, as 6 and 0.5 of 12 cases."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for member in (member for member in plan.members if member.run in splits and "labelled" in member.axes):
+        others = {axis: value for axis, value in member.axes.items() if axis != "labelled"}
+        key = (member.arm, *others.items(), len(splits[member.run].part("training")))
+        found.setdefault(key, []).append(member.axes["labelled"])
+    for values in (values for values in found.values() if len(values) > 1):
+        told = f"{' and '.join(values)}, which take the same cases"
+        yield Problem(str(plan.file), "axes.labelled", told, "amounts that differ")
 
 
 def _unlike_cases(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 study.json      the study as it was read, its arms and its runs, for the report and for people
 pretrain/ runs/ the run folders
-logs/           what each run's last start said on stderr
+logs/           what each run's last start said on stderr; its process has the lock of that, also before it has its folder's
 failures.json   the runs that failed when they were last started, and why
 summary.json, report.html  as `medssl report` writes them
 """
@@ -11,7 +11,7 @@ import fcntl
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from medssl.atomic import write_atomically
 from medssl.conditions import differences, telling
@@ -118,6 +118,18 @@ def user_of(folder: Path) -> str:
         return ""
     except OSError:
         return (folder / ".lock").read_text(errors="replace").strip() or "unknown"
+
+
+def open_log(log: Path) -> BinaryIO | None:
+    """Open what a process shall write to, anew and with a lock that it keeps until it ends; None while another one has it."""
+    file = log.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    file.truncate(0)
+    return file
 
 
 def threads_of(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.launch import cores
-from medssl.study.folder import StudyFolder, threads_of
+from medssl.study.folder import StudyFolder, open_log, threads_of
 from medssl.study.plan import Run, word
 
 ROOT = Path(__file__).parents[2]  # where the scripts are
@@ -79,7 +79,6 @@ class Runner:
                 self.waiting.remove(run)
                 self._fail(run, f"left out: it needs {lost[0]}", "left out")
             elif len(self.running) < self.jobs and self._ready(run):
-                self.waiting.remove(run)
                 self._begin(run)
 
     def _ready(self, run: Run) -> bool:
@@ -89,9 +88,7 @@ class Runner:
         if time.monotonic() < self._looked.get(run.name, 0.0) + ELSEWHERE:
             return False
         if user := self.folder.user(run):
-            if run.name not in self._looked:
-                self.told("waiting", run, f"process {user} has it")
-            self._looked[run.name] = time.monotonic()
+            self._wait(run, user)
             return False
         if self.folder.done(run):  # by whom we waited for
             self.waiting.remove(run)
@@ -99,13 +96,25 @@ class Runner:
             return False
         return True
 
+    def _wait(self, run: Run, user: str) -> None:
+        """Let a run be for a while, which another process has."""
+        if run.name not in self._looked:
+            self.told("waiting", run, f"process {user} has it")
+        self._looked[run.name] = time.monotonic()
+
     def _begin(self, run: Run) -> None:
+        """Start the process of a run, unless one of another start is about to take the run's folder."""
+        log = open_log(self.folder.log(run))
+        if log is None:
+            self._wait(run, "unknown")
+            return
         place = min(set(range(self.jobs)) - {started.place for started in self.running})
         command = command_of(run, self.folder, self.launcher, max(cores() // self.jobs, 1))
-        with self.folder.log(run).open("wb") as log:
+        with log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(place, self.jobs), process_group=0
             )
+        self.waiting.remove(run)
         self.running.append(Started(run, process, place, time.monotonic()))
         if self.stopped:  # by a signal that came before the process stood in the list
             process.send_signal(signal.SIGTERM)

@@ -20,6 +20,7 @@ from medssl.launch import cores
 from medssl.problems import RunError
 from medssl.run_folder import finished
 from medssl.runs import is_run, read_run
+from medssl.study.folder import open_log
 from medssl.study.plan import word
 from medssl.study.runner import ROOT, catching, environment, handed_on, reason
 from medssl.tuning.folder import SearchFolder
@@ -118,8 +119,12 @@ class Trials:
             self._end(trial, TrialState.FAIL, reason(self.folder.log(trial.number), code))
 
     def _start(self, trial: Trial) -> None:
-        """Start the process of a trial."""
-        with self.folder.log(trial.number).open("wb") as log:
+        """Start the process of a trial, unless one of a killed search is about to take its folder."""
+        log = open_log(self.folder.log(trial.number))
+        if log is None:
+            self._wait(trial)
+            return
+        with log:
             trial.process = subprocess.Popen(
                 self.command(trial.number),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -159,7 +164,7 @@ class Trials:
             self._leave(trial)
         elif not trial.waiting:
             trial.waiting = True
-            self.told("waiting", trial.number, f"process {self.folder.user(trial.number)} makes it")
+            self.told("waiting", trial.number, f"process {self.folder.user(trial.number) or 'unknown'} makes it")
 
     def _leave(self, trial: Trial) -> None:
         self.trials.remove(trial)

@@ -2,7 +2,8 @@
 
     stand_in.py SCRIPT RECIPE key=value ... --resume
 
-What it does lies in `stand_in.json` beside it, by the run's name: seconds to wait, or an error to end with.
+What it does lies in `stand_in.json` beside it, by the run's name: seconds to wait before it takes the run's folder and after,
+or an error to end with.
 """
 
 import fcntl
@@ -24,6 +25,7 @@ def main() -> None:
         assert (Path(words["encoder"]) / "summary.json").exists()
     if "error" in orders:
         sys.exit(f"something before\nerror: {orders['error']}")
+    time.sleep(orders.get("start", 0))
     out.mkdir(parents=True, exist_ok=True)
     lock = (out / ".lock").open("a+")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

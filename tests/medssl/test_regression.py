@@ -256,6 +256,12 @@ def test_a_report_of_a_regression_escapes_and_leaves_out(tmp_path: Path) -> None
     assert "Residuals" not in write_report(run).read_text()
 
 
+def test_cases_are_said_to_be_spread_where_they_are(tmp_path: Path) -> None:
+    for name, step, said in (("apart", 8, False), ("pairs", 4, False), ("steps", 2, True)):
+        run = regression_run(tmp_path / name, {f"p{k}_1": (k % step, 0.5) for k in range(8)})
+        assert ("Cases of one true number are spread sideways." in write_report(run).read_text()) is said
+
+
 def test_pictures_of_one_case_and_of_steps() -> None:
     one = [Estimate("a", "p", 2.0, 2.0)]
     assert all(len(draw(one, dark)) > 1000 for draw in (scatter_figure, residual_figure) for dark in (False, True))

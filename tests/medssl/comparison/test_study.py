@@ -10,7 +10,7 @@ from fabricated_studies import study
 from medssl.comparison.compare import compare_runs
 from medssl.comparison.significance import holm
 from medssl.comparison.summary import summary_of
-from medssl.comparison.words import headline
+from medssl.comparison.words import answer, headline
 from medssl.problems import InputError
 
 SCORES = {"random": {6: 0.70, 12: 0.78}, "mae": {6: 0.76, 12: 0.785}, "same": {6: 0.70}}
@@ -85,18 +85,61 @@ def test_other_axes_make_arms_of_their_own(tmp_path: Path) -> None:
     assert (curve["cases"], curve["name"]) == ([50, 200], "mae, mae on mine, 6 labels")
 
 
+def of_several(root: Path, axis: str) -> dict[str, dict[str, object]]:
+    """The plan with the runs of `mae low` and `mae high` as one arm, at two values of an axis; random's are at the first."""
+    content = plan(root)
+    for entry in content["runs"].values():
+        assert isinstance(entry, dict)
+        if entry["kind"] == "finetune":
+            entry["axes"][axis] = "0.1" if "high" in entry["arm"] else "0.01"
+        if entry["arm"] != "random":
+            entry["arm"] = "mae"
+    return content | {"compare": [["mae", "random"]]}  # type: ignore[dict-item]
+
+
+def test_a_missing_baseline_is_not_replaced_by_that_of_another_value(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae low": {6: 0.72}, "mae high": {6: 0.75}})
+    content = of_several(root, "lr")
+    for seed in range(3):
+        axes = {"labelled": 6, "seed": seed, "lr": "0.1"}
+        content["runs"][f"runs/lost-{seed}"] = {"arm": "random", "kind": "finetune", "axes": axes}
+    write(root / "study.json", content)
+    found = compare_runs([root])
+    assert [(one.arm, one.reference) for one in found.differences] == [("mae, lr 0.01", "random, lr 0.01")]
+    assert "mae, lr 0.1, 6 labels: no finished run of random to compare with" in found.warnings
+
+
+def test_an_axis_whose_name_begins_as_labels_is_an_axis(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae low": {6: 0.72}, "mae high": {6: 0.75}})
+    write(root / "study.json", of_several(root, "label_smoothing"))
+    names = [arm.name for arm in compare_runs([root]).arms]
+    assert names == ["random", "mae, label_smoothing 0.01", "mae, label_smoothing 0.1"]
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
     content = plan(root)
-    content["runs"]["runs/mae-6-9"] = {"arm": "mae", "kind": "finetune", "axes": {"labelled": 6, "seed": 9}}
+    for seed in (8, 9):
+        content["runs"][f"runs/mae-6-{seed}"] = {"arm": "mae", "kind": "finetune", "axes": {"labelled": 6, "seed": seed}}
     write(root / "study.json", content)
     write(root / "runs/mae-6-1" / "summary.json", {"status": "failed"})
     comparison = compare_runs([root])
     assert comparison.skipped == [
-        "mae, labelled 6 lacks seed 1: unfinished (failed)", "mae, labelled 6 lacks seed 9: not begun",
+        "mae, labelled 6 lacks seed 1: unfinished (failed)", "mae, labelled 6 lacks seed 8, 9: not begun",
     ]  # fmt: skip
+    assert "3 runs are missing: see what was left out" in comparison.warnings
     assert len(comparison.differences[0].pairs) == 2
     assert any("runs without a partner" in warning for warning in comparison.warnings)
+
+
+def test_where_all_baseline_runs_are_missing_the_answer_says_that(tmp_path: Path) -> None:
+    root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
+    for seed in range(3):
+        (root / f"runs/random-6-{seed}" / "summary.json").unlink()
+    said = answer(compare_runs([root]))
+    assert said.startswith(
+        "No pair of the study has finished runs of equal seed and draw: nothing is compared. Dice: mae, 6 labels: 0."
+    )
 
 
 def test_a_patient_seen_in_pretraining_is_told(tmp_path: Path) -> None:

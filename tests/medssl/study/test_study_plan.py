@@ -167,6 +167,8 @@ def test_mistakes_of_a_study_are_named(changes: dict[str, Any], lines: list[str]
     ("changes", "split", "line"),
     [
         ({"axes": {"labelled": [2, 7]}}, {}, "split.json: labelled: found 7, expected 1 to 6, the cases in training"),
+        ({"axes": {"labelled": [3, 0.5]}}, {}, "axes.labelled: found 3 and 0.5, which take the same cases, expected amounts"),
+        ({"axes": {"labelled": [2, 6, None]}}, {}, "axes.labelled: found 6 and all, which take the same cases, expected"),
         ({"arms": {"pretrained": {"like": "random", "settings": {"judge": "validation"}, "encoder": {"pretrain": "rc"}}}}, {},
          "test of random and pretrained: found c10 in one only, expected the same patients in all arms"),
         ({"arms": {"pretrained": {"like": "random", "settings": {"split": "b.json"}, "encoder": {"pretrain": "rc"}}}},

@@ -19,6 +19,7 @@ from medssl.problems import InputError
 from medssl.run_folder import config_of
 from medssl.study.costs import Cost, cost_in, kinds_of
 from medssl.study.folder import StudyFolder
+from medssl.study.plan import Run
 from medssl.study.progress import Progress
 from medssl.study.runner import Runner, environment
 
@@ -167,6 +168,28 @@ def test_a_run_that_another_process_has_is_waited_for(
     assert not runner.failures
     assert len(called) == 4
     assert "waiting: process" in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_is_starting_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after kill -9 of a study whose first run reads its data, before it takes its folder."""
+    monkeypatch.setattr("medssl.study.runner.ELSEWHERE", 0.1)
+    opened = study()
+
+    def kill(what: str, run: Run, why: str) -> None:
+        raise KeyboardInterrupt
+
+    Path("stand_in.json").write_text(json.dumps({"rc": {"start": 1.5}}))
+    with pytest.raises(KeyboardInterrupt):
+        Runner(opened, [opened.plan.runs["pretrain/rc"]], 1, [sys.executable, STAND_IN], kill).run()
+    while not Path("calls.txt").exists():
+        time.sleep(0.02)
+    runner, called = made(opened, rc={"error": "must not be started"})
+    assert not runner.failures
+    assert "rc" not in names(called)
+    assert len(called) == 4
+    assert "pretrain/rc                      waiting: process unknown has it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -3,7 +3,7 @@
     stand_in_trial.py SCRIPT RECIPE key=value ... --resume
 
 What else it does lies in `orders.json`, by the name of its run folder: an exit code with an error, a signal to end by, a
-step to wait at until it is told to stop, or a file to wait for.
+step to wait at until it is told to stop, or seconds to wait before it takes its folder.
 """
 
 import fcntl
@@ -23,6 +23,7 @@ if "code" in orders:
     sys.exit(orders["code"])
 with Path("calls.txt").open("a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
+time.sleep(orders.get("start", 0))
 out.mkdir(parents=True, exist_ok=True)
 lock = (out / ".lock").open("a+")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ from medssl.recipes import read_settings
 from medssl.stopping import Stopped
 from medssl.study.folder import user_of
 from medssl.tuning.folder import SearchFolder, Wanted, read_search
-from medssl.tuning.made import make
+from medssl.tuning.made import Account, make
 from medssl.tuning.report import warnings, write_search
 from medssl.tuning.search import FINISHED, Search
 from medssl.tuning.space import read_words, space_of
@@ -237,6 +237,24 @@ def test_a_trial_that_a_killed_search_left_at_work_is_waited_for(
     assert make(search_in("out"), 1, 1, STAND_IN)["trials"][0]["state"] == "done"
     assert users[:5] == ["7"] * 5
     assert "trial 0 waiting: process 7 makes it" in capsys.readouterr().err
+
+
+def test_a_trial_that_a_killed_search_has_just_started_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill(self: Account, what: str, number: int, why: str) -> None:
+        raise Crash
+
+    orders(t000={"start": 1.5})
+    with monkeypatch.context() as patch:
+        patch.setattr(Account, "told", kill)
+        with pytest.raises(Crash):
+            make(search_in("out"), 1, 1, STAND_IN)
+    while not Path("calls.txt").exists():
+        time.sleep(0.02)
+    assert make(search_in("out"), 1, 1, STAND_IN)["trials"][0]["state"] == "done"
+    assert len(Path("calls.txt").read_text().splitlines()) == 1
+    assert "trial 0 waiting: process unknown makes it" in capsys.readouterr().err
 
 
 def test_another_search_is_refused() -> None:
