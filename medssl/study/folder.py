@@ -10,11 +10,12 @@ summary.json, report.html  as `medssl report` writes them
 import fcntl
 import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TextIO
 
 from medssl.atomic import write_atomically
-from medssl.conditions import differences, telling
+from medssl.conditions import SHORT, differences, telling
 from medssl.problems import InputError, Problem
 from medssl.run_folder import config_of, finished
 from medssl.study.plan import Plan, Run
@@ -98,11 +99,15 @@ class StudyFolder:
         return []
 
     def _others(self) -> list[Problem]:
-        """Runs that were started with other settings, a line for each kind of difference."""
+        """Runs that were started with other settings or another split, a line for each kind of difference."""
         found: dict[tuple[str, str, str], Problem] = {}
         for run in self.plan.runs.values():
-            if before := self.started(run):
-                for name, was, now in sorted(differences(telling(before), telling(config_of(run.settings, run.kind)))):
+            if started := self.started(run):
+                before, wanted = telling(started), telling(config_of(run.settings, run.kind))
+                copy = self.path(run) / "split.json"
+                if copy.is_file() and run.settings.split.is_file():
+                    before, wanted = before | _content(copy), wanted | _content(run.settings.split)
+                for name, was, now in sorted(differences(before, wanted)):
                     problem = Problem(str(self.path(run)), name, now, f"{was}, as the run was started")
                     found.setdefault(problem[1:], problem)
         return list(found.values())
@@ -151,6 +156,10 @@ def content_of(plan: Plan) -> dict[str, Any]:
         "runs": runs,
         "study": plan.study.model_dump(mode="json", exclude_unset=True),
     }
+
+
+def _content(split: Path) -> dict[str, str]:
+    return {"content of the split": sha256(split.read_bytes()).hexdigest()[:SHORT]}
 
 
 def _json(path: Path) -> dict[str, Any]:

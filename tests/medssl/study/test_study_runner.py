@@ -126,6 +126,20 @@ def test_a_started_run_keeps_its_threads_and_other_settings_are_refused() -> Non
     assert [line.partition(": found")[0] for line in refused()] == ["out/pretrain/rc: seed", "out/pretrain/rc: steps"]
 
 
+def test_a_run_of_a_split_that_was_changed_since_is_refused() -> None:
+    opened = study()
+    run = opened.plan.runs["pretrain/rc"]
+    opened.path(run).mkdir(parents=True)
+    (opened.path(run) / "config.json").write_text(json.dumps(config_of(run.settings, run.kind)))
+    (opened.path(run) / "split.json").write_bytes(Path("split.json").read_bytes())
+    assert refused() == []
+    Path("split.json").write_text(json.dumps(SPLIT | {"validation": SPLIT["validation"][:1]}))
+    (line,) = refused()
+    assert line.startswith("out/pretrain/rc: content of the split: found ")
+    Path("split.json").unlink()  # as on a machine that only lists the runs
+    assert refused() == []
+
+
 def refused(*words: str) -> list[str]:
     """What a study says of the folder `out`."""
     try:
