@@ -74,6 +74,17 @@ def leaks(arms: Sequence[Arm], origins: Mapping[str, Origin]) -> list[str]:
     return notes
 
 
+def seen_patients(run: Run, before: Run) -> set[str]:
+    """Test patients of a run whose images, or other images of theirs, an earlier run was pre-trained on."""
+    if _root(run) != _root(before):
+        return set()
+    learned, judged = _cases(before, "pretraining"), _cases(run, str(run.summary.get("part", "test")))
+    grouped_by = "image" if "images" in (run.units, before.units) else "patient"
+    people = people_of(grouped_by, [*learned, *judged])
+    patients, images = {people[who(case)] for case in learned}, {path for case in learned for path in case.image}
+    return {case.patient for case in judged if people[who(case)] in patients or images.intersection(case.image)}
+
+
 def _origin(chain: Sequence[Run], study: Study | None) -> Origin:
     planned = [study.planned(run) if study else [] for run in chain]
     axes = [entries[0].axes if entries else {} for entries in planned]
@@ -111,17 +122,6 @@ def _method_of(run: Run) -> str:
 def _data_of(run: Run, axes: Mapping[str, Any]) -> str:
     named = next((axes[name] for name in DATA if isinstance(axes.get(name), str)), None)
     return Path(str(named or run.config.get("split") or run.split.get("name") or "data")).stem
-
-
-def seen_patients(run: Run, before: Run) -> set[str]:
-    """Test patients of a run whose images, or other images of theirs, an earlier run was pre-trained on."""
-    if _root(run) != _root(before):
-        return set()
-    learned, judged = _cases(before, "pretraining"), _cases(run, str(run.summary.get("part", "test")))
-    grouped_by = "image" if "images" in (run.units, before.units) else "patient"
-    people = people_of(grouped_by, [*learned, *judged])
-    patients, images = {people[who(case)] for case in learned}, {path for case in learned for path in case.image}
-    return {case.patient for case in judged if people[who(case)] in patients or images.intersection(case.image)}
 
 
 def _root(run: Run) -> Path:
