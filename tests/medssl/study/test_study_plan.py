@@ -194,6 +194,8 @@ def test_mistakes_of_a_study_are_named(changes: dict[str, Any], lines: list[str]
         ({"pretrain": {"rc": {"recipe": "demo_pretrain", "settings": {"unlabelled": 11}}}}, {},
          "unlabelled: found 11, expected at most 10, the cases in pretraining"),
         ({"measure": "dise"}, {}, "measure: found dise, expected 'dice'?"),
+        ({"measure": "accuracy"}, {}, "measure: found accuracy, expected dice, for segmentation"),
+        ({"measure": "hd95"}, {}, "measure: found hd95, expected dice, for segmentation"),
         ({"shared": {"split": "b.json"}}, {"test": []}, "b.json: test: found no cases, expected at least one, to judge by"),
     ],
 )  # fmt: skip
