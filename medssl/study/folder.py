@@ -30,9 +30,12 @@ class StudyFolder:
         self.plan, self.out = plan, plan.out
         self._lock: TextIO | None = None
 
-    def check(self) -> None:
-        """Raise InputError where the folder holds runs of other settings, runs that the study has not, or no study."""
-        problems = [*self._strangers(), *self._others()]
+    def check(self, runs: Iterable[Run] | None = None) -> None:
+        """Raise InputError where the folder holds runs that the study has not, no study, or runs of other settings.
+
+        With `runs` the settings of these alone count.
+        """
+        problems = [*self._strangers(), *self._others(self.plan.runs.values() if runs is None else runs)]
         if problems:
             raise InputError(problems)
 
@@ -98,10 +101,10 @@ class StudyFolder:
             return [Problem(folder, "runs", f"{strange[0]}{many}, which is not of this study", expected)]
         return []
 
-    def _others(self) -> list[Problem]:
+    def _others(self, runs: Iterable[Run]) -> list[Problem]:
         """Runs that were started with other settings or another split, a line for each kind of difference."""
         found: dict[tuple[str, str, str], Problem] = {}
-        for run in self.plan.runs.values():
+        for run in runs:
             if started := self.started(run):
                 before, wanted = telling(started), telling(config_of(run.settings, run.kind))
                 copy = self.path(run) / "split.json"
