@@ -4,13 +4,13 @@ The files go to their places at once, since an output folder is often a mount th
 written last makes it a data set. Until then a mark says that it is unfinished, and the next try begins it anew.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from medssl.locks import take_lock
 from medssl.problems import InputError, Problem
 
 UNFINISHED = ".unfinished"  # a killed process leaves it; a living one holds its lock
@@ -32,13 +32,9 @@ def new_data_folder(path: Path, folders: Sequence[str], last: str) -> Iterator[P
     new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     with mark.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take_lock(lock):
             found = "another process that fills it"
-            raise InputError([Problem(str(path), "folder", found, "a new or empty folder")]) from None
-        except OSError:  # some cluster file systems have no locks
-            pass
+            raise InputError([Problem(str(path), "folder", found, "a new or empty folder")])
         try:
             _empty(path, folders)
             yield path

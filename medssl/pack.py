@@ -5,8 +5,6 @@ changed is packed into shards that are moved into place when they are whole, so 
 or stale one, and a killed packing goes on after the shards it finished.
 """
 
-import errno
-import fcntl
 import glob
 import os
 import resource
@@ -27,6 +25,7 @@ from tqdm import tqdm
 from medssl.atomic import atomic_path
 from medssl.check import check_copies
 from medssl.fingerprints import Fingerprints
+from medssl.locks import take_lock
 from medssl.outlet import Outlet
 from medssl.preparation import Prepared, files_of, prepare_case
 from medssl.problems import InputError, Problem, RunError
@@ -113,14 +112,9 @@ def packing_alone(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take_lock(lock):
             tqdm.write(f"store: waiting for another process that packs {path}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:  # some cluster file systems have no locks
-                raise
+            take_lock(lock, wait=True)
         for leftover in path.parent.glob(f".partial-????????-{glob.escape(path.stem)}.*"):
             leftover.unlink(missing_ok=True)  # of a packing that was killed
         yield

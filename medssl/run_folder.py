@@ -4,7 +4,6 @@ One process owns a run: a lock on `.lock`, which the system frees when the proce
 all settings and data are known to be good. Of many ranks, which all see the folder, rank 0 owns it and writes.
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from medssl.checkpoint import LATEST, PREVIOUS
 from medssl.conditions import differences, telling
 from medssl.config import Shared
 from medssl.lines import Lines
+from medssl.locks import take_lock
 from medssl.problems import InputError, Problem
 from medssl.ranks import rank
 from medssl.runs import read_metrics
@@ -187,12 +187,10 @@ def lock_of(folder: Path) -> TextIO:
     """Take the folder for this process; raises InputError when another one has it."""
     lock = (folder / ".lock").open("a+", encoding="utf-8")
     _locks.add(lock)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    if not take_lock(lock):
         lock.seek(0)
         owner = lock.read().strip()
-        raise InputError([Problem(str(folder), "out", f"a run in use by process {owner}", "a folder that is free")]) from error
+        raise InputError([Problem(str(folder), "out", f"a run in use by process {owner}", "a folder that is free")])
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

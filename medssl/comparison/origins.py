@@ -1,7 +1,6 @@
 """Where the encoders of arms come from: method, data, number of cases and cost, over the whole chain of pre-trainings."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from medssl.comparison.arms import Arm
 from medssl.comparison.planned import Study
 from medssl.runs import Run, is_run, read_run
+from medssl.splits import Case, people_of, stem, who
 
 AMOUNTS = ("unlabelled", "cases", "n_cases")  # axes that say how many unlabelled cases were used
 DATA = ("data", "pretraining_data", "split")  # axes that say which
@@ -67,11 +67,22 @@ def leaks(arms: Sequence[Arm], origins: Mapping[str, Origin]) -> list[str]:
     """
     notes = []
     for arm in arms:
-        seen = {patient for run in getattr(origins.get(arm.title), "chain", []) for patient in _seen(arm.runs[0], run)}
+        seen = {patient for run in getattr(origins.get(arm.title), "chain", []) for patient in seen_patients(arm.runs[0], run)}
         if seen:
             some = ", ".join(sorted(seen)[:3]) + (", ..." if len(seen) > 3 else "")
             notes.append(f"{arm.title}: {len(seen)} of {len(arm.tested)} test patients were seen in pre-training ({some})")
     return notes
+
+
+def seen_patients(run: Run, before: Run) -> set[str]:
+    """Test patients of a run whose images, or other images of theirs, an earlier run was pre-trained on."""
+    if _root(run) != _root(before):
+        return set()
+    learned, judged = _cases(before, "pretraining"), _cases(run, str(run.summary.get("part", "test")))
+    grouped_by = "image" if "images" in (run.units, before.units) else "patient"
+    people = people_of(grouped_by, [*learned, *judged])
+    patients, images = {people[who(case)] for case in learned}, {path for case in learned for path in case.image}
+    return {case.patient for case in judged if people[who(case)] in patients or images.intersection(case.image)}
 
 
 def _origin(chain: Sequence[Run], study: Study | None) -> Origin:
@@ -113,20 +124,19 @@ def _data_of(run: Run, axes: Mapping[str, Any]) -> str:
     return Path(str(named or run.config.get("split") or run.split.get("name") or "data")).stem
 
 
-def _seen(run: Run, before: Run) -> set[str]:
-    """Test patients of a run whose images, or other images of theirs, an earlier run was pre-trained on."""
-    if run.config.get("data_root") != before.config.get("data_root"):
-        return set()
-    part = str(run.summary.get("part", "test"))
-    learned = [*_cases(before, ("pretraining",))]
-    patients, images = {_patient(case) for case in learned}, {json.dumps(case.get("image")) for case in learned}
-    judged = _cases(run, (part,))
-    return {_patient(case) for case in judged if _patient(case) in patients or json.dumps(case.get("image")) in images}
+def _root(run: Run) -> Path:
+    """The folder that a run's paths start from, as `read_split` has it."""
+    root = run.config.get("data_root")
+    return (Path(str(run.config.get("split") or "")).parent if root is None else Path(root)).resolve()
 
 
-def _cases(run: Run, parts: Iterable[str]) -> list[dict[str, Any]]:
-    return [case for part in parts for case in run.split.get(part) or [] if isinstance(case, dict)]
-
-
-def _patient(case: Mapping[str, Any]) -> str:
-    return str(case.get("patient", case.get("id", case.get("image"))))
+def _cases(run: Run, part: str) -> list[Case]:
+    """The cases of a part, known by what they are known by in `read_split`."""
+    found = []
+    for entry in run.split.get(part) or []:
+        case = {"image": entry} if isinstance(entry, str) else entry
+        image = case.get("image")
+        files = tuple(Path(path) for path in (image if isinstance(image, list) else [image]) if path)
+        id = str(case.get("id", stem(files[0]) if files else ""))
+        found.append(Case(id, str(case.get("patient", id)), files))
+    return found

@@ -29,8 +29,13 @@ def pretraining_answer(run: Run) -> str:
 
 def reads_labels(run: Run) -> bool:
     """Tell whether a setting made the pre-training read labels: pairs by class, or a mask of what they mark."""
+    return run.config.get("mask") == "label" or by_class(run)
+
+
+def by_class(run: Run) -> bool:
+    """Tell whether the method pairs crops by their class."""
     method = run.config.get("method")
-    return run.config.get("mask") == "label" or (isinstance(method, dict) and method.get("by") == "class")
+    return isinstance(method, dict) and method.get("by") == "class"
 
 
 def words(name: str) -> str:
@@ -55,7 +60,8 @@ def embeddings(run: Run, arrays: Mapping[str, Any]) -> str:
         return ""
     names = [str(name) for _, name in sorted((run.split.get("labels") or {}).items(), key=lambda item: int(item[0]))]
     classes = None if (arrays["classes"] < 0).any() else arrays["classes"]
-    caption = "Embeddings of validation crops on their two first principal axes. The classes were not used in training."
+    told = "" if classes is None else f" The classes were {'' if by_class(run) else 'not '}used in training."
+    caption = f"Embeddings of validation crops on their two first principal axes.{told}"
     points, explained = pca(arrays["features"])
     png = embedding_figure(points, classes, names, explained=explained)
     return picture(png, f"Embeddings, {run.name}", caption)

@@ -13,7 +13,7 @@ from typing import Any
 from medssl.problems import InputError, Problem
 from medssl.recipes import shorten
 from medssl.splits import show, stem
-from medssl.study.schema import Axes, source_of
+from medssl.study.schema import Axes, laid, source_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def points(axes: Mapping[str, Sequence[Value]], fixed: Point) -> list[dict[str, 
 
 def settings_at(point: Point) -> dict[str, Any]:
     """The settings that the values of a point stand for, later axes over earlier ones."""
-    return {key: value for part in point.values() for key, value in part.settings.items()}
+    return laid(*(value.settings for value in point.values()))
 
 
 def labels(point: Point) -> dict[str, str]:

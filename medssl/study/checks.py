@@ -1,10 +1,9 @@
 """Is a study sound: what is wrong with its data, and what its arms differ in besides what is asked. Reads splits only."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
-from medssl.comparison.measures import BESIDE, MEASURES
+from medssl.comparison.measures import MEASURES
 from medssl.config import WITHOUT_EFFECT, Finetune, Pretrain, Shared, UNetSettings, encoder_sizes
 from medssl.problems import InputError, Problem, nearest
 from medssl.recipes import shorten
@@ -31,16 +30,18 @@ def data_problems(plan: Plan) -> list[Problem]:
     """Find what would fail after hours, or make the comparison worthless, where the splits are there to be read."""
     reading = _Reading()
     splits = {name: split for name, run in plan.runs.items() if (split := reading.split(run.settings)) is not None}
-    found = [*_measure(plan), *reading.problems, *_equal_amounts(plan, splits), *_unlike_cases(plan, splits)]
+    found = [*_measure(plan, splits), *reading.problems, *_equal_amounts(plan, splits), *_unlike_cases(plan, splits)]
     return list(dict.fromkeys([*found, *_seen(plan, splits), *_unlike_encoders(plan)]))
 
 
-def _measure(plan: Plan) -> Iterator[Problem]:
-    """A measure that no task has."""
-    names = list(dict.fromkeys([*(m.key for of_task in MEASURES.values() for m in of_task), *chain(*BESIDE.values())]))
-    if plan.study.measure is not None and plan.study.measure not in names:
-        near = nearest(plan.study.measure, names)
-        yield Problem(str(plan.file), "measure", plan.study.measure, f"{near!r}?" if near else f"one of {', '.join(names)}")
+def _measure(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:
+    """A measure that cases of the task have no value of; of any task, where no split is there to be read."""
+    tasks = sorted({split.task for name, split in splits.items() if plan.runs[name].kind == "finetune"}) or list(MEASURES)
+    names, asked = [measure.key for task in tasks for measure in MEASURES[task]], plan.study.measure
+    if asked is not None and asked not in names:
+        near = nearest(asked, names)
+        expected = f"{near!r}?" if near else f"{' or '.join(names)}, for {' or '.join(tasks)}"
+        yield Problem(str(plan.file), "measure", asked, expected)
 
 
 class _Reading:

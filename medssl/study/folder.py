@@ -7,14 +7,15 @@ failures.json   the runs that failed when they were last started, and why
 summary.json, report.html  as `medssl report` writes them
 """
 
-import fcntl
 import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from medssl.atomic import write_atomically
-from medssl.conditions import differences, telling
+from medssl.conditions import SHORT, differences, telling
+from medssl.locks import take_lock
 from medssl.problems import InputError, Problem
 from medssl.run_folder import config_of, finished
 from medssl.study.plan import Plan, Run
@@ -29,9 +30,12 @@ class StudyFolder:
         self.plan, self.out = plan, plan.out
         self._lock: TextIO | None = None
 
-    def check(self) -> None:
-        """Raise InputError where the folder holds runs of other settings, runs that the study has not, or no study."""
-        problems = [*self._strangers(), *self._others()]
+    def check(self, runs: Iterable[Run] | None = None) -> None:
+        """Raise InputError where the folder holds runs that the study has not, no study, or runs of other settings.
+
+        With `runs` the settings of these alone count.
+        """
+        problems = [*self._strangers(), *self._others(self.plan.runs.values() if runs is None else runs)]
         if problems:
             raise InputError(problems)
 
@@ -40,11 +44,9 @@ class StudyFolder:
         self.check()
         self.out.mkdir(parents=True, exist_ok=True)
         self._lock = (self.out / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError as error:
+        if not take_lock(self._lock, shared=not alone):
             found = "a study that another process runs"
-            raise InputError([Problem(str(self.out), "out", found, "a folder that is free")]) from error
+            raise InputError([Problem(str(self.out), "out", found, "a folder that is free")])
         content = (json.dumps(content_of(self.plan), indent=1) + "\n").encode()
         if not (self.out / "study.json").is_file() or (self.out / "study.json").read_bytes() != content:
             write_atomically(self.out / "study.json", content)
@@ -76,11 +78,14 @@ class StudyFolder:
 
     def write_failures(self, failures: Mapping[str, str], runs: Iterable[str]) -> None:
         """Keep why some of these runs failed, beside what is known of others; without any failure no file stays."""
-        others = {name: why for name, why in _json(self.out / "failures.json").items() if name not in set(runs)}
-        if told := others | dict(failures):
-            write_atomically(self.out / "failures.json", (json.dumps(told, indent=1) + "\n").encode())
-        else:
-            (self.out / "failures.json").unlink(missing_ok=True)
+        path = self.out / "failures.json"
+        with (self.out / ".failures.lock").open("a") as lock:  # what others write between our reading and writing would be lost
+            take_lock(lock, wait=True)
+            others = {name: why for name, why in _json(path).items() if name not in set(runs)}
+            if told := others | dict(failures):
+                write_atomically(path, (json.dumps(told, indent=1) + "\n").encode())
+            else:
+                path.unlink(missing_ok=True)
 
     def _strangers(self) -> list[Problem]:
         """Run folders that this study has not, and a folder that holds anything but a study."""
@@ -97,12 +102,16 @@ class StudyFolder:
             return [Problem(folder, "runs", f"{strange[0]}{many}, which is not of this study", expected)]
         return []
 
-    def _others(self) -> list[Problem]:
-        """Runs that were started with other settings, a line for each kind of difference."""
+    def _others(self, runs: Iterable[Run]) -> list[Problem]:
+        """Runs that were started with other settings or another split, a line for each kind of difference."""
         found: dict[tuple[str, str, str], Problem] = {}
-        for run in self.plan.runs.values():
-            if before := self.started(run):
-                for name, was, now in sorted(differences(telling(before), telling(config_of(run.settings, run.kind)))):
+        for run in runs:
+            if started := self.started(run):
+                before, wanted = telling(started), telling(config_of(run.settings, run.kind))
+                copy = self.path(run) / "split.json"
+                if copy.is_file() and run.settings.split.is_file():
+                    before, wanted = before | _content(copy), wanted | _content(run.settings.split)
+                for name, was, now in sorted(differences(before, wanted)):
                     problem = Problem(str(self.path(run)), name, now, f"{was}, as the run was started")
                     found.setdefault(problem[1:], problem)
         return list(found.values())
@@ -110,14 +119,16 @@ class StudyFolder:
 
 def user_of(folder: Path) -> str:
     """The process that has a run folder at the moment, on this machine or another one; empty where none has."""
+    lock = folder / ".lock"
     try:
-        with (folder / ".lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return ""
+        with lock.open("r+") as file:
+            if take_lock(file):
+                return ""
     except FileNotFoundError:
         return ""
-    except OSError:
-        return (folder / ".lock").read_text(errors="replace").strip() or "unknown"
+    except PermissionError:  # somebody else's run, which is theirs to make
+        pass
+    return lock.read_text(errors="replace").strip() or "unknown"
 
 
 def open_log(log: Path) -> BinaryIO | None:
@@ -163,6 +174,10 @@ def content_of(plan: Plan) -> dict[str, Any]:
         "runs": runs,
         "study": plan.study.model_dump(mode="json", exclude_unset=True),
     }
+
+
+def _content(split: Path) -> dict[str, str]:
+    return {"content of the split": sha256(split.read_bytes()).hexdigest()[:SHORT]}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from medssl.config import WITHOUT_EFFECT, Finetune, Pretrain, Shared
 from medssl.problems import InputError, Problem, nearest
 from medssl.recipes import find_recipe, parse, read_settings
 from medssl.study.axes import Point, Value, labels, points, read_axes, settings_at
-from medssl.study.schema import Axes, Study, Trained, source_of
+from medssl.study.schema import Axes, Study, Trained, laid, source_of
 
 KINDS: dict[str, type[Shared]] = {"pretrain": Pretrain, "arms": Finetune}
 SCRIPTS = {"pretrain": "pretrain", "arms": "finetune"}
@@ -196,7 +196,7 @@ class _Planning:
             self.problem(f"pretrain.{name}.encoder", f"a circle: {', '.join([*above, name])}", "a start somewhere")
             return []
         for point in points(self.axes[group, name], fixed):
-            settings = self.shared(group) | entry.settings | {"encoder": entry.encoder} | settings_at(point)
+            settings = laid(self.shared(group), entry.settings, {"encoder": entry.encoder}, settings_at(point))
             source = source_of(settings["encoder"])
             if source is None:
                 made += self.run(group, name, point, settings, ())

@@ -40,7 +40,7 @@ class Trained(Table):
     def over(self, other: "Trained") -> "Trained":
         """This one with what it does not say taken from another one."""
         own = {key: getattr(self, key) for key in self.model_fields_set - {"like", "settings", "axes"}}
-        merged = {"settings": other.settings | self.settings, "axes": other.axes | self.axes}
+        merged = {"settings": laid(other.settings, self.settings), "axes": other.axes | self.axes}
         return other.model_copy(update=own | merged | {"like": other.like})
 
 
@@ -59,6 +59,14 @@ class Study(Table):
         [], description="pairs of an arm and its baseline"
     )
     measure: str | None = Field(None, description="what is compared, such as dice; default: the task's first measure")
+
+
+def laid(*layers: Settings) -> Settings:
+    """Settings laid over others, the last on top: a whole table takes the place of what was said of its parts below."""
+    found: Settings = {}
+    for layer in layers:
+        found = {key: value for key, value in found.items() if not any(key.startswith(f"{name}.") for name in layer)} | layer
+    return found
 
 
 def source_of(encoder: Any) -> str | None:

@@ -40,15 +40,17 @@ def tune_arms(options: argparse.Namespace, out: Path) -> None:
     searches = searches_of(planned, runs, options.space, out)
     for folder in searches.values():
         folder.check()
+    needed = [run for stage in planned.stages() for run in stage if run.name in _needs(planned, runs.values())]
+    study_folder = StudyFolder(planned)
+    study_folder.check(needed)  # the others may be there already, with the settings that were found
 
     launcher = shlex.split(options.launcher or "")
-    needed = [run for stage in planned.stages() for run in stage if run.name in _needs(planned, runs.values())]
     if options.dry_run:
         estimate(out / "study", needed, list(runs.values()), options)
         return
-    if needed:
-        print(f"pre-trainings, once each: {', '.join(run.name for run in needed)}", file=sys.stderr)
-        make_runs(StudyFolder(planned), needed, launcher or [sys.executable], options.jobs)
+    if lacking := [run for run in needed if not study_folder.done(run)]:
+        print(f"pre-trainings, once each: {', '.join(run.name for run in lacking)}", file=sys.stderr)
+        make_runs(study_folder, lacking, launcher or [sys.executable], options.jobs)
     found, lost = dict[str, dict[str, Any]](), list[str]()
     for arm, folder in searches.items():
         print(f"arm {arm}, {runs[arm].name}", file=sys.stderr)

@@ -8,7 +8,6 @@ best.json       the recipe with the settings of the best trial
 report.html
 """
 
-import fcntl
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, TextIO
 from medssl.atomic import write_atomically
 from medssl.conditions import differences, telling
 from medssl.config import Finetune, Shared
+from medssl.locks import take_lock
 from medssl.problems import InputError, Problem
 from medssl.recipes import find_recipe, parse, put, read_recipe
 from medssl.run_folder import config_of
@@ -84,11 +84,9 @@ class SearchFolder:
         self.check()
         self.out.mkdir(parents=True, exist_ok=True)
         self._lock = (self.out / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not take_lock(self._lock):
             found = "a search that another process makes"
-            raise InputError([Problem(str(self.out), "out", found, "a folder that is free")]) from error
+            raise InputError([Problem(str(self.out), "out", found, "a folder that is free")])
         if not read_search(self.out):  # first of all, without it a folder is not the search's
             self.write(self.wanted.content())
         for name in ("trials", "logs"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import pickle
@@ -363,7 +364,7 @@ def test_a_file_system_without_locks(split: Split, monkeypatch: pytest.MonkeyPat
     def refused(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(pack.fcntl, "flock", refused)
+    monkeypatch.setattr(fcntl, "flock", refused)
     assert_true(ensure(split), split)
 
 

@@ -8,10 +8,12 @@ from fabricated_runs import finetune_run, write
 from fabricated_studies import study
 
 from medssl.comparison.compare import compare_runs
+from medssl.comparison.origins import seen_patients
 from medssl.comparison.significance import holm
 from medssl.comparison.summary import summary_of
 from medssl.comparison.words import answer, headline
 from medssl.problems import InputError
+from medssl.runs import Run
 
 SCORES = {"random": {6: 0.70, 12: 0.78}, "mae": {6: 0.76, 12: 0.785}, "same": {6: 0.70}}
 
@@ -142,14 +144,38 @@ def test_where_all_baseline_runs_are_missing_the_answer_says_that(tmp_path: Path
     )
 
 
-def test_a_patient_seen_in_pretraining_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "learned",
+    [
+        [{"patient": "p3", "image": "other.nii.gz"}, {"patient": "q", "image": "q.nii.gz"}],
+        ["x/p3.nii.gz"],
+        [{"image": ["x/p3_day2.nii.gz", None]}],  # another visit
+        [{"patient": "q", "image": [None, "./y/p3.nii.gz"]}],  # the same file
+    ],
+)
+def test_a_patient_seen_in_pretraining_is_told(tmp_path: Path, learned: list[object]) -> None:
     root = study(tmp_path / "study", {"random": {6: 0.7}, "mae": {6: 0.75}})
-    learned = {"pretraining": [{"patient": "p3", "image": "other.nii.gz"}, {"patient": "q", "image": "q.nii.gz"}]}
-    write(root / "runs/pretrain-mae" / "split.json", learned)
+    write(root / "runs/pretrain-mae" / "split.json", {"pretraining": learned})
     for seed in range(3):
-        write(root / f"runs/mae-6-{seed}" / "split.json", {"test": [{"patient": f"p{k}", "image": f"{k}"} for k in range(20)]})
+        write(root / f"runs/mae-6-{seed}" / "split.json", {"test": [{"image": f"y/p{k}.nii.gz"} for k in range(20)]})
     first = compare_runs([root]).warnings[0]
     assert first == "mae, 6 labels: 1 of 20 test patients were seen in pre-training (p3)"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ({"split": "/mr/split.json"}, {"split": "/ct/split.json"}, False),  # whose names mean nothing to each other
+        ({"split": "/ct/a.json"}, {"split": "/b.json", "data_root": "/ct"}, True),
+        ({"split": "/ct/a.json", "data_root": None}, {"split": "/ct/b.json"}, True),
+    ],
+)
+def test_names_are_compared_within_one_folder_of_data(
+    tmp_path: Path, ours: dict[str, object], theirs: dict[str, object], same: bool
+) -> None:
+    case = {"patient": "1", "image": "1.nii"}
+    runs = [Run(tmp_path, config, split={part: [case]}) for config, part in ((ours, "test"), (theirs, "pretraining"))]
+    assert seen_patients(*runs) == ({"1"} if same else set())
 
 
 def test_what_is_refused_is_one_line_each(tmp_path: Path) -> None:

@@ -132,6 +132,20 @@ def test_a_pretraining_run_and_one_that_is_not_finished(tmp_path: Path) -> None:
     assert ("h2", "Curves") not in found.headings
 
 
+@pytest.mark.parametrize(
+    ("by", "classes", "told"),
+    [("views", [0, 1, 1, 0], "not used in training"), ("class", [0, 1, 1, 0], "used in training"), ("class", [-1] * 4, "")],
+)
+def test_embeddings_say_whether_classes_were_used(tmp_path: Path, by: str, classes: list[int], told: str) -> None:
+    run = pretrain_run(tmp_path / "pretrain")
+    write(run / "config.json", json.loads((run / "config.json").read_text()) | {"method": {"name": "pairs", "by": by}})
+    write(run / "split.json", {"labels": {"0": "disc", "1": "ring"}})
+    np.savez(run / "embeddings.npz", features=np.random.default_rng(0).random((4, 8)), classes=np.array(classes))
+    _, page = outline(run)
+    caption = "Embeddings of validation crops on their two first principal axes."
+    assert f"{caption}{told and f' The classes were {told}.'}</figcaption>" in page
+
+
 def test_a_folder_of_runs(tmp_path: Path) -> None:
     elsewhere = pretrain_run(tmp_path / "elsewhere" / "pretrain")
     root = tmp_path / "study"

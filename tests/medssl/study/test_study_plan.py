@@ -110,6 +110,21 @@ def test_words_replace_what_the_study_says() -> None:
     assert found.runs["pretrain/rc"].settings.method.temperature == 0.2  # type: ignore[attr-defined]
 
 
+def test_a_whole_table_takes_the_place_of_what_was_said_of_its_parts() -> None:
+    whole = {"name": "vit_tiny", "patch_size": [8, 8, 8], "layers": 4, "decoder": "unetr"}
+    arms = {
+        "random": {"recipe": "demo_finetune", "settings": {"network.decoder": "tokens"}},
+        "unetr": {"like": "random", "settings": {"network": whole, "network.layers": 6}},
+        "varied": {"like": "random", "axes": {"network": [whole]}},
+    }
+    found = planned(changed(arms=arms, axes={"labelled": [2]}, shared={"network": whole}), "network.layers=2")
+    networks = {arm: found.runs[found.of_arm(arm)[0].run].settings.network for arm in arms}
+    assert {arm: (network.decoder, network.layers) for arm, network in networks.items()} == {  # type: ignore[union-attr]
+        "random": ("tokens", 2), "unetr": ("unetr", 6), "varied": ("unetr", 4),
+    }  # fmt: skip
+    plan(*read_study("phantom", ["network.layers=2"]), Path("out"))  # whose U-Net has no such layers
+
+
 def test_arms_that_differ_in_more_than_the_start_are_noted() -> None:
     pretrained = {"recipe": "demo_finetune", "settings": {"steps": 70, "warmup": 1}, "encoder": {"pretrain": "rc"}}
     found = notes(planned(changed(arms={"pretrained": pretrained}, axes={"seed, draw": [0]})))
@@ -181,6 +196,8 @@ def test_mistakes_of_a_study_are_named(changes: dict[str, Any], lines: list[str]
         ({"pretrain": {"rc": {"recipe": "demo_pretrain", "settings": {"unlabelled": 11}}}}, {},
          "unlabelled: found 11, expected at most 10, the cases in pretraining"),
         ({"measure": "dise"}, {}, "measure: found dise, expected 'dice'?"),
+        ({"measure": "accuracy"}, {}, "measure: found accuracy, expected dice, for segmentation"),
+        ({"measure": "hd95"}, {}, "measure: found hd95, expected dice, for segmentation"),
         ({"shared": {"split": "b.json"}}, {"test": []}, "b.json: test: found no cases, expected at least one, to judge by"),
     ],
 )  # fmt: skip

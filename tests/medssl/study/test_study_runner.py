@@ -1,5 +1,7 @@
 """The runs of a study made in order, side by side, past failures and signals; the trainings are stood in for."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -8,15 +10,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from study_phantom import SPLIT, changed, planned
 
+from medssl.atomic import write_atomically
 from medssl.comparison.planned import read_study
 from medssl.forecast import hours
 from medssl.problems import InputError
-from medssl.run_folder import config_of
+from medssl.run_folder import config_of, lock_of
 from medssl.study.costs import Cost, cost_in, kinds_of
 from medssl.study.folder import StudyFolder
 from medssl.study.plan import Run
@@ -106,6 +109,44 @@ def test_a_failed_run_is_named_what_needs_it_is_left_out_and_the_rest_is_done(ca
     assert not Path("out/failures.json").exists()
 
 
+def test_failures_of_processes_that_share_a_folder_are_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = study()
+
+    def slowly(path: Path, data: bytes) -> Path:
+        time.sleep(0.2)
+        return write_atomically(path, data)
+
+    monkeypatch.setattr("medssl.study.folder.write_atomically", slowly)
+    threads = [threading.Thread(target=opened.write_failures, args=({name: "why"}, [name])) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert json.loads(Path("out/failures.json").read_text()) == {"a": "why", "b": "why"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EWOULDBLOCK])
+def test_a_file_system_without_locks_is_no_folder_in_use(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = study()
+    run = opened.plan.runs["pretrain/rc"]
+    opened.path(run).mkdir(parents=True)
+    (opened.path(run) / ".lock").write_text("7")
+
+    def refused(lock: TextIO, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    if number == errno.EWOULDBLOCK:
+        assert opened.user(run) == "7"
+        with pytest.raises(InputError, match="a study that another process runs"):
+            study()
+    else:
+        assert opened.user(run) == ""
+        lock_of(opened.path(run)).close()
+        study().write_failures({"a": "why"}, ["a"])
+        assert json.loads(Path("out/failures.json").read_text()) == {"a": "why"}
+
+
 def test_side_by_side_they_share_cores_and_wait_for_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medssl.study.runner.cores", lambda: 8)
     _, called = made(study(), 3, rc={"wait": 1.0}, random_labelled4_seed0={"wait": 1.0})
@@ -125,6 +166,20 @@ def test_a_started_run_keeps_its_threads_and_other_settings_are_refused() -> Non
     assert refused("pretrain.rc.settings.workers=4") == []
     (opened.path(run) / "config.json").write_text(json.dumps(before | {"steps": 3, "seed": 1}))
     assert [line.partition(": found")[0] for line in refused()] == ["out/pretrain/rc: seed", "out/pretrain/rc: steps"]
+
+
+def test_a_run_of_a_split_that_was_changed_since_is_refused() -> None:
+    opened = study()
+    run = opened.plan.runs["pretrain/rc"]
+    opened.path(run).mkdir(parents=True)
+    (opened.path(run) / "config.json").write_text(json.dumps(config_of(run.settings, run.kind)))
+    (opened.path(run) / "split.json").write_bytes(Path("split.json").read_bytes())
+    assert refused() == []
+    Path("split.json").write_text(json.dumps(SPLIT | {"validation": SPLIT["validation"][:1]}))
+    (line,) = refused()
+    assert line.startswith("out/pretrain/rc: content of the split: found ")
+    Path("split.json").unlink()  # as on a machine that only lists the runs
+    assert refused() == []
 
 
 def refused(*words: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from study_phantom import SPLIT, STUDY
 
 from medssl.cli import main
+from medssl.run_folder import config_of
 from medssl.study.plan import plan
 from medssl.study.schema import read_study
 from medssl.tuning.folder import read_search
@@ -64,6 +65,25 @@ def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: p
     before = len(calls)
     assert tune("--trials", "3", "--at", "labelled=4") == 0
     assert len(Path("calls.txt").read_text().splitlines()) == before
+
+
+def test_the_search_goes_on_after_the_tuned_study_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its runs have other settings than those of the study that is searched; the pre-training must be as it was."""
+    assert tune("--trials", "2") == 0
+    planned = plan(*read_study("out/study.json"), Path("out/study"))
+    run = planned.runs["runs/random-labelled4-seed0"]
+    tuned = Path("out/study/runs/random-labelled4-seed0/config.json")
+    tuned.parent.mkdir(parents=True)
+    tuned.write_text(json.dumps(config_of(run.settings.model_copy(update={"lr": 0.5}), run.kind)))
+    Path("out/study/study.json").write_text("{}")
+    assert tune("--trials", "3") == 0, capsys.readouterr().err
+    assert len(read_search(Path("out/arms/random"))["trials"]) == 3
+    assert Path("out/study/study.json").read_text() == "{}"
+    pretraining = planned.runs["pretrain/rc"]
+    other = config_of(pretraining.settings, pretraining.kind) | {"lr": 0.5}
+    Path("out/study/pretrain/rc/config.json").write_text(json.dumps(other))
+    assert tune("--trials", "4") == 2
+    assert "out/study/pretrain/rc: lr: found " in capsys.readouterr().err
 
 
 def test_a_dry_run_counts_every_trial_and_makes_none(capsys: pytest.CaptureFixture[str]) -> None:
