@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -151,6 +152,22 @@ def test_a_zip_of_a_series_is_the_series(segmenter: Path, tmp_path: Path) -> Non
         unzip(tmp_path / "scan.zip", tmp_path / "few", most_bytes=5000)
     with pytest.raises(InputError, match="files: found 33"):
         unzip(tmp_path / "scan.zip", tmp_path / "fewer", most_files=10)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_unpacking_nothing_bounds_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as packed:
+        packed.writestr("0.dcm", bytes(128) + b"DICM")
+    with pytest.raises(InputError, match="expected deflated or stored files"):
+        unzip(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_zip_with_an_endless_list_of_files_is_refused_unread(tmp_path: Path) -> None:
+    entry, count = b"PK\1\2" + bytes(42), 10**5
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(entry) * count, 0, 0)
+    (tmp_path / "a.zip").write_bytes(entry * count + end)
+    with pytest.raises(InputError, match="a list of files of 4600000 bytes"):
+        unzip(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_bids_names(segmenter: Path, tmp_path: Path) -> None:
