@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ RLE = "1.2.840.10008.1.2.5"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 HEAD = 2**16  # bytes of a compressed picture in which its size must be found
 RLE_DENSEST, JPEG_DENSEST, JPEG_2000_DENSEST = 128, 2**10, 2**13  # times that an (empty) picture may have been shrunk
+RLE_SMALL = 2**24  # bytes that need not be counted before they are unpacked
 START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's, and JPEG-LS's
 BARE = {0x01, *range(0xD0, 0xDA)}  # marks without a length, which have no place before a frame
 
@@ -147,7 +149,9 @@ def _refuse_other_sizes(file: DicomFile) -> None:
     for count, frame in enumerate(_frames(file), 1):
         if count > file.frames:
             raise ReadError(file.path, "pixels", "more compressed pictures", f"{file.frames}, the number of frames")
-        if file.syntax != RLE and (found := _coded_size(frame[:HEAD])) != wanted:
+        if file.syntax == RLE:
+            _refuse_more(file.path, frame, wanted[0] * wanted[1])
+        elif (found := _coded_size(frame[:HEAD])) != wanted:
             raise ReadError(file.path, "pixels", f"a picture of {by(found)}", f"{by(wanted)}, as rows and columns say")
 
 
@@ -160,6 +164,25 @@ def _frames(file: DicomFile) -> Iterator[bytes]:
     with open_file(file.path) as stream:
         stream.seek(file.pixels[0])
         yield from generate_frames(stream, number_of_frames=file.frames)
+
+
+def _refuse_more(path: Path, frame: bytes, pixels: int) -> None:
+    """A segment of RLE is unpacked whole; one byte a pixel it should be, and some writers pad (PS3.5 G)."""
+    count, *starts = struct.unpack("<16I", frame[:64])
+    for start, end in pairwise([*starts[:count], len(frame)]):
+        segment = frame[start:end]
+        if len(segment) * 64 > RLE_SMALL and _unpacked(segment, 2 * pixels) > 2 * pixels:
+            raise ReadError(path, "pixels", "more bytes unpacked", f"{pixels} a segment, as rows and columns say")
+
+
+def _unpacked(segment: bytes, most: int) -> int:
+    """The bytes that a segment of RLE unpacks to, counted until they are more than `most`."""
+    at = size = 0
+    while at < len(segment) and size <= most:
+        code = segment[at]
+        at += code + 2 if code < 128 else 2 if code > 128 else 1
+        size += code + 1 if code < 128 else 257 - code  # 128 writes nothing; counted, it can't keep this busy
+    return size
 
 
 def _coded_size(data: bytes) -> tuple[int, int, int]:
