@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -17,10 +18,13 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from medssl.cli import main
+from medssl.nifti_bytes import nifti_bytes
+from medssl.prediction.grid import Grid
 from medssl.prediction.inputs import find_cases, safe_names, unzip
-from medssl.prediction.results import places_for
+from medssl.prediction.predict import Prediction, Segmented
+from medssl.prediction.results import Place, places_for, write_labels
 from medssl.problems import InputError
-from medssl.readers import read_image
+from medssl.readers import Volume, read_image
 from medssl.splits import Case, read_split
 
 Lines = pytest.CaptureFixture[str]
@@ -168,6 +172,20 @@ def test_a_zip_with_an_endless_list_of_files_is_refused_unread(tmp_path: Path) -
     (tmp_path / "a.zip").write_bytes(entry * count + end)
     with pytest.raises(InputError, match="a list of files of 4600000 bytes"):
         unzip(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_an_axis_too_long_for_the_old_header_is_written_and_read(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (40000, 2, 3)).astype(np.uint8)
+    affine = np.diag([0.5, 2.0, 3.0, 1.0])
+    volume, found = Volume(labels[None], 1.0, 0.0, affine), Segmented(labels, {})
+    prediction = Prediction(named("x"), Grid(labels.shape, affine), volume, found, [], {}, [], "", labels.shape)
+    prediction = replace(prediction, case=replace(prediction.case, image=(Path("x.nii.gz"),)))
+    written = write_labels(Place(tmp_path, "x"), None, prediction, found)  # type: ignore[arg-type]
+    (tmp_path / "bytes.nii.gz").write_bytes(nifti_bytes(volume))
+    for path in (written, tmp_path / "bytes.nii.gz"):
+        again = read_image(path)
+        assert np.array_equal(again.array[0], labels)
+        assert np.array_equal(again.affine, affine)
 
 
 def test_bids_names(segmenter: Path, tmp_path: Path) -> None:
