@@ -111,11 +111,14 @@ def content_hash(volume: Volume) -> str:
 
 
 def size_at(header: Header, spacing: Sequence[float]) -> tuple[int, ...]:
-    """The size in voxels after resampling to a spacing (mm), axes in RAS order."""
+    """The size in voxels after resampling to a spacing (mm), axes in RAS order: what MONAI's Spacing makes of it.
+
+    Shear is taken out, and with it a thin image becomes as wide as the upright box around it.
+    """
     axes = ras_axes(header)
-    return tuple(
-        max(1, round(header.shape[axis] * header.spacing[axis] / new)) for axis, new in zip(axes, spacing, strict=True)
-    )
+    upright = np.linalg.qr(header.affine[: len(axes), axes]).R
+    lengths = np.abs(upright) @ (np.array(header.shape)[list(axes)] - 1)  # mm
+    return tuple(round(length / new) + 1 for length, new in zip(lengths, spacing, strict=True))
 
 
 def ras_axes(header: Header) -> tuple[int, ...]:

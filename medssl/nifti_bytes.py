@@ -1,4 +1,4 @@
-"""A NIfTI-1 file in gzip as bytes, of an image whose stored values, slope and place are to be kept as they are.
+"""A NIfTI file in gzip as bytes, of an image whose stored values, slope and place are to be kept as they are.
 
 nibabel lays out the header; its own writer would choose another slope. The file holds no time of day, so that the same
 image is the same bytes.
@@ -11,24 +11,27 @@ import numpy.typing as npt
 
 from medssl.readers import Volume
 
+LONGEST = 2**15 - 1  # voxels of an axis in NIfTI-1
+
 
 def nifti_bytes(volume: Volume) -> bytes:
     """Pack a volume of one channel, array (1, *spatial) in 2D or 3D; `readers.read_image` gives it back.
 
-    float16, which the format lacks, becomes float32, and so do values whose slope or intercept float32 can't hold.
+    float16, which the format lacks, becomes float32, and so do values whose slope or intercept float32 can't hold. It is
+    NIfTI-1, and NIfTI-2 where an axis is too long for that.
     """
     import nibabel
 
     volume = _fitting(volume)
     array = volume.array[0]
-    header = nibabel.Nifti1Header()
+    header = nibabel.Nifti1Header() if max(array.shape) <= LONGEST else nibabel.Nifti2Header()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)
     header.set_sform(volume.affine, code="scanner")
     header["pixdim"][1:4] = np.linalg.norm(volume.affine[:3, :3], axis=0)
     header.set_slope_inter(volume.slope, volume.intercept)
     header.set_xyzt_units("mm")
-    header["vox_offset"] = 352
+    header["vox_offset"] = len(header.binaryblock) + 4
     return gzip.compress(header.binaryblock + bytes(4) + array.tobytes(order="F"), compresslevel=1, mtime=0)
 
 

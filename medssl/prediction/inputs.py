@@ -4,13 +4,15 @@ Nothing here needs a label. A name taken from a file or a split is never used as
 """
 
 import hashlib
+import io
 import re
 import stat
 import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,8 @@ LONGEST = 100  # characters of a name
 NNUNET = re.compile(r"^(.*)_(\d{4})$")  # CASE_0000: the channel's number at the end
 ZIPPED = 2**33  # bytes that an archive may unpack to
 MEMBERS = 10_000  # files in an archive
+LISTING = 4 * 2**20  # bytes of an archive's list of files, which takes ten times as many in memory
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of bzip2 and LZMA zipfile unpacks any amount at once
 
 
 class Found(NamedTuple):
@@ -68,26 +72,44 @@ def find_cases(
 def unzip(archive: Path, folder: Path, most_bytes: int = ZIPPED, most_files: int = MEMBERS) -> Path:
     """Unpack the DICOM files of an archive into a folder, under numbers for names; raises InputError.
 
-    Sizes are counted while unpacking, whatever the archive declares. Links, encrypted files and too many of them are
-    refused; what is no DICOM file is left out, a path inside the archive is never used.
+    Sizes are counted while unpacking, whatever the archive declares. Links, encrypted files, other methods than deflate
+    and too many files are refused; what is no DICOM file is left out, a path inside the archive is never used.
     """
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            members = [member for member in packed.infolist() if not member.is_dir()]
-            if len(members) > most_files:
-                raise InputError([Problem(archive.name, "files", str(len(members)), f"at most {most_files}")])
-            left, folders = most_bytes, {str(Path(member.filename).parent) for member in members}
-            several = len(folders) > 1
-            places = {name: folder / f"{n:04d}" if several else folder for n, name in enumerate(sorted(folders))}
-            for number, member in enumerate(members):
-                if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
-                    raise InputError([Problem(archive.name, "archive", "a link or an encrypted file", "plain files")])
-                place = places[str(Path(member.filename).parent)]
-                place.mkdir(parents=True, exist_ok=True)
-                left -= _unpack(archive, packed, member, place / f"{number:06d}.dcm", left)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error, RuntimeError, ValueError) as error:
-        raise InputError([Problem(archive.name, "archive", str(error) or type(error).__name__, "a whole zip")]) from None
+    with open_zip(archive) as packed:
+        members = [member for member in packed.infolist() if not member.filename.endswith("/")]
+        if len(members) > most_files:
+            raise InputError([Problem(archive.name, "files", str(len(members)), f"at most {most_files}")])
+        left, folders = most_bytes, {str(Path(member.filename).parent) for member in members}
+        several = len(folders) > 1
+        places = {name: folder / f"{n:04d}" if several else folder for n, name in enumerate(sorted(folders))}
+        for number, member in enumerate(members):
+            if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
+                raise InputError([Problem(archive.name, "archive", "a link or an encrypted file", "plain files")])
+            if member.compress_type not in PACKED:
+                raise InputError([Problem(archive.name, "archive", "bzip2, LZMA or the like", "deflated or stored files")])
+            place = places[str(Path(member.filename).parent)]
+            place.mkdir(parents=True, exist_ok=True)
+            left -= _unpack(archive, packed, member, place / f"{number:06d}.dcm", left)
     return folder
+
+
+@contextmanager
+def open_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; raises InputError where it is broken, or what the block reads of it."""
+    try:
+        with _Archive(io.FileIO(archive)) as file, zipfile.ZipFile(file) as packed:
+            yield packed
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise InputError([Problem(archive.name, "archive", str(error) or type(error).__name__, "a whole zip")]) from None
+
+
+class _Archive(io.BufferedReader):
+    """The file of an archive; zipfile reads its list of files in one piece, and makes an object of each."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > LISTING:
+            raise zipfile.BadZipFile(f"a list of files of {size} bytes")
+        return super().read(size)
 
 
 def _unpack(archive: Path, packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, most: int) -> int:

@@ -146,10 +146,10 @@ def header_of(model: Model, case: Case, limits: Limits) -> Header:
 
 
 def prepared_voxels(model: Model, header: Header) -> int:
-    """How many voxels a channel has at most once it is prepared."""
-    spacing, fit = model.settings.spacing, model.settings.fit
-    shape = header.shape if spacing is None else [n + 1 for n in size_at(header, spacing)]
-    return math.prod(fit if fit else shape)
+    """How many voxels a channel has at most while it is prepared: it is resampled first, and then resized to fit."""
+    spacing, fit = model.settings.spacing, model.settings.fit or ()
+    shape = size_at(header, spacing) if spacing else fit or header.shape
+    return max(math.prod(shape), math.prod(fit))
 
 
 def prepared_image(model: Model, case: Case) -> tuple[Volume, Tensor, Entry]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from medssl import __version__
 from medssl.atomic import atomic_path, write_atomically
+from medssl.nifti_bytes import LONGEST
 from medssl.prediction.inputs import case_digest, safe_names
 from medssl.prediction.model import AGREED_SETTINGS, Model
 from medssl.prediction.predict import Options, Prediction, Segmented
@@ -127,7 +128,8 @@ def write_labels(place: Place, model: Model, prediction: Prediction, found: Segm
         return _write_picture(place.data("dseg.png"), model, found)
     import nibabel
 
-    image: Any = nibabel.Nifti1Image(found.labels, None)
+    kind = nibabel.Nifti1Image if max(found.labels.shape) <= LONGEST else nibabel.Nifti2Image
+    image: Any = kind(found.labels, None)
     image.header.set_xyzt_units("mm")
     image.header.set_intent("label", name="medssl")
     image.set_sform(prediction.grid.affine, 1)

@@ -44,12 +44,14 @@ TAGS = {
     "lookup table": 0x00283000,
     "shared": 0x52009229,
     "per frame": 0x52009230,
+    "extended offsets": 0x7FE00001,
 }
 NAMES = {tag: name for name, tag in TAGS.items()}
 PIXELS = 0x7FE00010
 PIXEL_TAGS = {0x7FE00008, 0x7FE00009, PIXELS}  # the first two are floats, which are not read
 END_MARKS = {0xFFFEE00D, 0xFFFEE0DD}  # of an item and of a sequence
 SEQUENCES = ("lookup table", "shared", "per frame")
+UNREAD = (*SEQUENCES, "extended offsets")
 IMPLICIT = "1.2.840.10008.1.2"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 PLAIN = {IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN}
@@ -66,7 +68,7 @@ class DicomFile:
     path: Path
     syntax: str
     little: bool
-    raw: dict[str, bytes]  # of a sequence nothing
+    raw: dict[str, bytes]  # of a sequence or a table nothing
     pixels: tuple[int, int] | None  # offset and length of the pixel data's value
 
     def text(self, name: str) -> str:
@@ -161,7 +163,7 @@ def _walk(file: IO[bytes], explicit: bool, order: str) -> tuple[dict[str, bytes]
             unknown = unknown or (depth if kind == b"UN" else 0)
             if depth == 1 and tag in NAMES:
                 raw[NAMES[tag]] = b""
-        elif depth == 0 and tag in NAMES and NAMES[tag] not in SEQUENCES:
+        elif depth == 0 and tag in NAMES and NAMES[tag] not in UNREAD:
             raw[NAMES[tag]] = read(length)
         else:
             if depth == 0 and tag in NAMES:

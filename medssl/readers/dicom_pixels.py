@@ -6,7 +6,9 @@ as in every other image. Colours are RGB.
 
 import os
 import struct
+from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,9 @@ RLE = "1.2.840.10008.1.2.5"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 HEAD = 2**16  # bytes of a compressed picture in which its size must be found
 RLE_DENSEST, JPEG_DENSEST, JPEG_2000_DENSEST = 128, 2**10, 2**13  # times that an (empty) picture may have been shrunk
+RLE_SMALL = 2**24  # bytes that need not be counted before they are unpacked
 START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's, and JPEG-LS's
+BARE = {0x01, *range(0xD0, 0xDA)}  # marks without a length, which have no place before a frame
 
 
 def pixel_type(file: DicomFile) -> np.dtype[np.generic]:
@@ -35,6 +39,8 @@ def refuse_pixels(file: DicomFile) -> None:
         raise ReadError(path, "pixels", "none", "an image")
     if file.compressed:
         _refuse_syntax(path, file.syntax)
+        if "extended offsets" in file.raw:  # by which other pictures would be decoded than those looked at
+            raise ReadError(path, "pixels", "an extended offset table", "a basic one or none")
     refuse_shape(path, (file.frames, file.whole("rows"), file.whole("columns"), count), MAX_VOXELS)
     photometric = file.text("photometric interpretation")
     if (count, photometric) not in [*((1, name) for name in GREY), *((3, name) for name in COLOURS)]:
@@ -97,11 +103,11 @@ def _refuse_syntax(path: Path, syntax: str) -> None:
 def read_pixels(file: DicomFile) -> Array:
     """The pixels (frame, row, column), or (frame, row, column, colour), of the type that `pixel_type` says."""
     shape = (file.frames, file.whole("rows"), file.whole("columns"))
-    if file.compressed:
-        _refuse_other_sizes(file, shape[1:])
     try:
+        if file.compressed:
+            _refuse_other_sizes(file)
         array = _decoded(file)
-    except MemoryError:
+    except (MemoryError, ReadError):
         raise
     except Exception as error:  # each decoder raises its own
         from pydicom.uid import UID
@@ -137,30 +143,73 @@ def _stored_bits(array: Array, stored: int, turned: bool) -> Array:
     return array
 
 
-def _refuse_other_sizes(file: DicomFile, shape: tuple[int, ...]) -> None:
-    """A decoder takes the size from the compressed data, whatever the header declares."""
+def _refuse_other_sizes(file: DicomFile) -> None:
+    """A decoder takes size and number from the compressed data, whatever the header declares."""
+    wanted = file.whole("rows"), file.whole("columns"), file.whole("samples", 1)
+    for count, frame in enumerate(_frames(file), 1):
+        if count > file.frames:
+            raise ReadError(file.path, "pixels", "more compressed pictures", f"{file.frames}, the number of frames")
+        if file.syntax == RLE:
+            _refuse_more(file.path, frame, wanted[0] * wanted[1])
+        elif (found := _coded_size(frame[:HEAD])) != wanted:
+            raise ReadError(file.path, "pixels", f"a picture of {by(found)}", f"{by(wanted)}, as rows and columns say")
+
+
+def _frames(file: DicomFile) -> Iterator[bytes]:
+    """Each compressed picture, its fragments joined as they are for the decoder."""
+    quiet_pydicom()
+    from pydicom.encaps import generate_frames
+
+    assert file.pixels is not None
     with open_file(file.path) as stream:
-        for offset, length in fragments(file):
-            stream.seek(offset)
-            found = _coded_size(stream.read(min(length, HEAD)))
-            if found not in (None, shape):
-                raise ReadError(file.path, "pixels", f"a picture of {by(found or ())}", f"{by(shape)}, as rows and columns say")
+        stream.seek(file.pixels[0])
+        yield from generate_frames(stream, number_of_frames=file.frames)
 
 
-def _coded_size(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a JPEG or JPEG 2000, None where no picture starts; (0, 0) where the size is not found."""
-    if data.startswith(b"\xff\x4f\xff\x51") and len(data) >= 24:
-        right, bottom, left, top = struct.unpack(">4I", data[8:24])
-        return bottom - top, right - left
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+def _refuse_more(path: Path, frame: bytes, pixels: int) -> None:
+    """A segment of RLE is unpacked whole; one byte a pixel it should be, and some writers pad (PS3.5 G)."""
+    count, *starts = struct.unpack("<16I", frame[:64])
+    for start, end in pairwise([*starts[:count], len(frame)]):
+        segment = frame[start:end]
+        if len(segment) * 64 > RLE_SMALL and _unpacked(segment, 2 * pixels) > 2 * pixels:
+            raise ReadError(path, "pixels", "more bytes unpacked", f"{pixels} a segment, as rows and columns say")
+
+
+def _unpacked(segment: bytes, most: int) -> int:
+    """The bytes that a segment of RLE unpacks to, counted until they are more than `most`."""
+    at = size = 0
+    while at < len(segment) and size <= most:
+        code = segment[at]
+        at += code + 2 if code < 128 else 2 if code > 128 else 1
+        size += code + 1 if code < 128 else 257 - code  # 128 writes nothing; counted, it can't keep this busy
+    return size
+
+
+def _coded_size(data: bytes) -> tuple[int, int, int]:
+    """Rows, columns and colours of a JPEG or JPEG 2000 from its first bytes; zeros where they are not found."""
+    if data.startswith(b"\0\0\0\x0cjP  "):
+        data = _without_boxes(data)
+    if data.startswith(b"\xff\x4f\xff\x51") and len(data) >= 42:
+        right, bottom, left, top, colours = struct.unpack(">4I16xH", data[8:42])
+        return bottom - top, right - left, colours
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 10 <= len(data) and data[at] == 0xFF and data[at + 1] not in BARE:
         if data[at + 1] in START_OF_FRAME:
-            rows, columns = struct.unpack(">2H", data[at + 5 : at + 9])
-            return rows, columns
+            rows, columns, colours = struct.unpack(">2HB", data[at + 5 : at + 10])
+            return rows, columns, colours
         if data[at + 1] == 0xFF:  # padding
             at += 1
             continue
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0, 0
+    return 0, 0, 0
+
+
+def _without_boxes(data: bytes) -> bytes:
+    """The JPEG 2000 in a JP2 file, as which some writers store it; empty where it is not found."""
+    at = 0
+    while data[at + 4 : at + 8] != b"jp2c":
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length < 8:
+            return b""
+        at += length
+    return data[at + 8 :]

@@ -134,9 +134,7 @@ def user_of(folder: Path) -> str:
 def open_log(log: Path) -> BinaryIO | None:
     """Open what a process shall write to, anew and with a lock that it keeps until it ends; None while another one has it."""
     file = log.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not take_lock(file):
         file.close()
         return None
     file.truncate(0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from medssl.prediction.inputs import find_cases, unzip
+from medssl.prediction.inputs import find_cases, open_zip, unzip
 from medssl.prediction.model import Model
 from medssl.prediction.predict import Limits as Sizes
 from medssl.prediction.predict import header_of
@@ -108,11 +108,8 @@ def title_of(name: str) -> str:
 
 def refuse_paths(path: Path, name: str) -> None:
     """Raise InputError for an archive whose files mean to lie elsewhere; their names are not used, but tell who sent it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError([Problem(name, "archive", str(error), "a whole zip")]) from None
+    with open_zip(path) as archive:
+        names = archive.namelist()
     for member in names:
         if member.startswith("/") or ".." in member.split("/") or "\\" in member or ":" in member:
             raise InputError([Problem(name, "archive", "a path that leads out of it", "plain files")])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medssl.check import check_split
+from medssl.check import check_split, size_at
 from medssl.fingerprints import Fingerprints
 from medssl.preparation import Prepared, percentiles, prepare_case
+from medssl.readers import read_header
 from medssl.splits import Case, Split
 from medssl.store import PERCENTILES, POSITIONS, Geometry
 
@@ -60,6 +61,18 @@ def test_spacing_keeps_image_and_label_in_place(tmp_path: Path) -> None:
         found = nibabel.affines.apply_affine(result.attributes["affine"], np.argwhere(array))
         np.testing.assert_allclose(found.mean(0), centre + np.array([-15.0, 20.0, 0]), atol=0.5)
         assert len(found) * 8 == pytest.approx(4 / 3 * np.pi * 10**3, rel=0.08)
+
+
+def test_the_size_told_from_the_header_is_that_of_the_resampled_image(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for dims in [2, *[3] * 19]:
+        affine, shape = np.diag(random.uniform(0.5, 3, 4)), random.integers(1, 20, dims)
+        if dims == 3:  # turned and sheared
+            affine[:3, :3] @= np.linalg.qr(random.normal(size=(3, 3)))[0]
+            affine[:3, random.permutation(3)] += affine[:3, :3] @ random.uniform(-0.5, 0.5, (3, 3))
+        image = nibabel.Nifti1Image(random.integers(0, 9, shape).astype(np.int16), affine)
+        result = prepared(tmp_path, image, Geometry(dims, (1.5, 0.7, 2.2)[:dims]))
+        assert size_at(read_header(tmp_path / "image.nii"), (1.5, 0.7, 2.2)[:dims]) == result.arrays["image"].shape[1:]
 
 
 def test_the_border_is_cropped_to_what_lies_above(tmp_path: Path) -> None:

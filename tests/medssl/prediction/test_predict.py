@@ -190,6 +190,12 @@ def test_limits_are_kept_from_the_header(resampler: Path, tmp_path: Path) -> Non
     for limits, field in ((Limits(voxels=63), "64 voxels"), (Limits(prepared=10**6), "voxels at")):
         with pytest.raises(InputError, match=field):
             predict_case([model], case, limits=limits)
+    sheared = np.array([[2.0, 0, 0, 0], [0, 2.0, 1.99, 0], [0, 0, 0.2, 0], [0, 0, 0, 1]])  # thin, but wide once upright
+    case = image_of(tmp_path, np.zeros((8, 8, 512), np.int16), sheared)
+    fitted = replace(model, settings=model.settings.model_copy(update={"fit": [8, 8, 8]}))
+    for one in (model, fitted):
+        with pytest.raises(InputError, match="voxels at"):
+            predict_case([one], case, limits=Limits(prepared=10**5))
 
 
 def test_what_does_not_fit_is_an_error(model: Model, tmp_path: Path) -> None:

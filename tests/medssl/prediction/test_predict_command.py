@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -16,10 +18,13 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from medssl.cli import main
+from medssl.nifti_bytes import nifti_bytes
+from medssl.prediction.grid import Grid
 from medssl.prediction.inputs import find_cases, safe_names, unzip
-from medssl.prediction.results import places_for
+from medssl.prediction.predict import Prediction, Segmented
+from medssl.prediction.results import Place, places_for, write_labels
 from medssl.problems import InputError
-from medssl.readers import read_image
+from medssl.readers import Volume, read_image
 from medssl.splits import Case, read_split
 
 Lines = pytest.CaptureFixture[str]
@@ -166,6 +171,36 @@ def test_a_zip_of_a_series_is_the_series(segmenter: Path, tmp_path: Path) -> Non
         unzip(tmp_path / "scan.zip", tmp_path / "few", most_bytes=5000)
     with pytest.raises(InputError, match="files: found 33"):
         unzip(tmp_path / "scan.zip", tmp_path / "fewer", most_files=10)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_unpacking_nothing_bounds_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as packed:
+        packed.writestr("0.dcm", bytes(128) + b"DICM")
+    with pytest.raises(InputError, match="expected deflated or stored files"):
+        unzip(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_zip_with_an_endless_list_of_files_is_refused_unread(tmp_path: Path) -> None:
+    entry, count = b"PK\1\2" + bytes(42), 10**5
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(entry) * count, 0, 0)
+    (tmp_path / "a.zip").write_bytes(entry * count + end)
+    with pytest.raises(InputError, match="a list of files of 4600000 bytes"):
+        unzip(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_an_axis_too_long_for_the_old_header_is_written_and_read(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (40000, 2, 3)).astype(np.uint8)
+    affine = np.diag([0.5, 2.0, 3.0, 1.0])
+    volume, found = Volume(labels[None], 1.0, 0.0, affine), Segmented(labels, {})
+    prediction = Prediction(named("x"), Grid(labels.shape, affine), volume, found, [], {}, [], "", labels.shape)
+    prediction = replace(prediction, case=replace(prediction.case, image=(Path("x.nii.gz"),)))
+    written = write_labels(Place(tmp_path, "x"), None, prediction, found)  # type: ignore[arg-type]
+    (tmp_path / "bytes.nii.gz").write_bytes(nifti_bytes(volume))
+    for path in (written, tmp_path / "bytes.nii.gz"):
+        again = read_image(path)
+        assert np.array_equal(again.array[0], labels)
+        assert np.array_equal(again.affine, affine)
 
 
 def test_bids_names(segmenter: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 VOLUME = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
 READ = """
@@ -86,6 +86,14 @@ def dicom_coded_claim(path: Path) -> None:
     make.write(path, made, JPEGBaseline8Bit)
 
 
+def dicom_rle_unpacks(path: Path) -> None:
+    """A picture of 4 KB whose compressed pixels unpack to 640 MB."""
+    coded = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 5_000_000
+    made = make.data_set(np.zeros((64, 64), np.uint8), PixelData=encapsulate([coded]))
+    made["PixelData"].is_undefined_length = True
+    make.write(path, made, RLELossless)
+
+
 def dicom_deflated(path: Path) -> None:
     """The tags of a file, packed with 1 GB of zeros in front of the pixels."""
     import zlib
@@ -109,6 +117,7 @@ BOMBS = {
     "tail.nrrd": (nrrd_tail, "after the voxels"),
     "claim.dcm": (dicom_claim, "rows and columns"),
     "coded.dcm": (dicom_coded_claim, "what unpacks to"),
+    "rle.dcm": (dicom_rle_unpacks, "as rows and columns say"),
     "deflated.dcm": (dicom_deflated, "Deflated"),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
@@ -290,17 +290,65 @@ def test_a_path_that_exists_is_taken_as_it_is(tmp_path: Path) -> None:
     assert read_header(tmp_path / "scan#1.2").shape == (5, 4, 2)
 
 
+def coded(array: np.ndarray, *items: bytes, **tags: Any) -> Dataset:
+    """A data set whose compressed pixels are these items, without a table of offsets."""
+    parts = [struct.pack("<2HI", 0xFFFE, 0xE000, len(item)) + item for item in (b"", *items)]
+    made = make.data_set(array, PixelData=b"".join(parts) + struct.pack("<2HI", 0xFFFE, 0xE0DD, 0), **tags)
+    made["PixelData"].is_undefined_length = True
+    return made
+
+
+def jpeg_2000(array: np.ndarray, boxes: bool) -> bytes:
+    from io import BytesIO
+
+    out = BytesIO()
+    Image.fromarray(array).save(out, "JPEG2000", no_jp2=not boxes)
+    return out.getvalue() + b"\0" * (out.tell() % 2)
+
+
+@pytest.mark.parametrize("boxes", [False, True])  # PS3.5 A.4.4 wants none, but some writers leave them
+def test_jpeg_2000_in_any_cut_is_the_picture(tmp_path: Path, boxes: bool) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (16, 24), np.uint8)
+    whole = jpeg_2000(array, boxes)
+    for items in ((whole,), (whole[:22], whole[22:])):
+        make.write(tmp_path / "a.dcm", coded(array, *items), JPEG2000Lossless)
+        assert np.array_equal(read_image(tmp_path / "a.dcm").array[0], array)
+
+
 def test_a_picture_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     array = np.zeros((16, 24), np.uint8)
-    for syntax, made in ((JPEGBaseline8Bit, jpeg(array)), (JPEG2000Lossless, make.data_set(array))):
-        if syntax == JPEG2000Lossless:
-            size = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + np.array([60000, 60000, 0, 0], ">u4").tobytes()
-            made.PixelData = encapsulate([size + bytes(40)])
-            made["PixelData"].is_undefined_length = True
-        made.Rows = 8
-        make.write(tmp_path / "a.dcm", made, syntax)
+    photo = generate_frames(jpeg(array).PixelData, number_of_frames=1)
+    start, rest = b"\xff\x4f\xff\x51\x00\x29\x00\x00", bytes(16) + b"\0\1\7\1\1" + bytes(9)
+    large, right = (start + np.array(size, ">u4").tobytes() + rest for size in ((60000, 60000, 0, 0), (24, 16, 0, 0)))
+    many = right.replace(b"\0\1\7", b"\x40\0\7")  # 16384 colours
+    skipped = b"\xff\xd8\xff\x01\xff\xc0\0\x0b\x08" + bytes([250]) * 4  # no length follows the second mark
+    skipped += bytes(0xFFC0 + 4 - len(skipped)) + b"\xff\xc0\0\x0b\x08\0\x10\0\x18\1"
+    box = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4s", 8 + len(right), b"xml ") + right + b"\0\0\0\0jp2c"
+    for syntax, items in (
+        (JPEGBaseline8Bit, [next(photo).replace(b"\0\x10\0\x18", b"\0\x10\0\x28")]),
+        (JPEGBaseline8Bit, [skipped]),
+        (JPEG2000Lossless, [large]),
+        (JPEG2000Lossless, [large[:22], large[22:]]),
+        (JPEG2000Lossless, [box + large]),
+        (JPEG2000Lossless, [many]),
+    ):
+        make.write(tmp_path / "a.dcm", coded(array, *items), syntax)
         with pytest.raises(ReadError, match="as rows and columns say"):
             read_image(tmp_path / "a.dcm")
+
+
+def test_pictures_are_as_many_as_the_frames_and_lie_where_they_seem(tmp_path: Path) -> None:
+    array = np.zeros((16, 24), np.uint8)
+    whole = jpeg_2000(array, False)
+    made = coded(array, whole, whole)
+    made.PixelData = made.PixelData.replace(bytes(4), struct.pack("<3I", 8, 0, 8 + len(whole)), 1)  # a table of two offsets
+    make.write(tmp_path / "a.dcm", made, JPEG2000Lossless)
+    with pytest.raises(ReadError, match="more compressed pictures, expected 1, the number of frames"):
+        read_image(tmp_path / "a.dcm")
+    made = coded(array, whole, ExtendedOffsetTable=bytes(8), ExtendedOffsetTableLengths=struct.pack("<Q", len(whole)))
+    make.write(tmp_path / "a.dcm", made, JPEG2000Lossless)
+    with pytest.raises(ReadError, match="an extended offset table"):
+        read_header(tmp_path / "a.dcm")
 
 
 def test_broken_compressed_files_are_lines_and_end_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

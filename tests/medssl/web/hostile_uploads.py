@@ -472,6 +472,18 @@ def a_zip_of_two_patients(folder: Path) -> Request:
 
 
 @hostile
+def a_zip_with_a_file_without_a_name(folder: Path) -> Request:
+    return file(_zipped({"x": b""}).replace(b"x", b"\0"), b"a.zip", b"volumes")
+
+
+@hostile
+def a_zip_of_broken_lzma(folder: Path) -> Request:
+    whole = bytearray(_zipped({"0.dcm": b"\0\0\5\0" + bytes([255]) * 9}, zipfile.ZIP_STORED))
+    whole[8] = whole[whole.index(b"PK\1\2") + 10] = zipfile.ZIP_LZMA
+    return file(bytes(whole), b"a.zip", b"volumes")
+
+
+@hostile
 def a_zip_cut_short(folder: Path) -> Request:
     return file(_zipped({"0.dcm": _slices(folder)[0]})[:-30], b"a.zip", b"volumes")
 
