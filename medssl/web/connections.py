@@ -1,4 +1,4 @@
-"""The server's side of HTTP, by uvicorn: what it does with clients that never finish a request, and how it ends.
+"""The server's side of HTTP, by uvicorn: what it does with clients that never finish a request or never read, and how it ends.
 
 SIGTERM or Ctrl-C: nothing new is taken, what is under way is finished and can be fetched, for at most DRAIN_S seconds; then
 what still runs is told so and the process ends. A second signal ends it at once.
@@ -26,13 +26,16 @@ HEADERS = 16 * 1024  # bytes
 
 
 def protocol(limits: Limits) -> type[H11Protocol]:
-    """HTTP whose clients send their headers in time, are not too many, and hear of their faults in JSON."""
+    """HTTP whose clients send their headers in time, read their answers, are not too many, and hear of their faults in JSON."""
 
     class Protocol(H11Protocol):
         late: asyncio.TimerHandle | None = None
+        next_look: asyncio.TimerHandle
+        unread = 0  # bytes that waited for the client at the last look
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.look()
             if len(self.connections) > limits.connections:
                 self.say(503, f"server: found {limits.connections} connections, which is all it takes")
                 return
@@ -40,7 +43,21 @@ def protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.stop_timer()
+            self.next_look.cancel()
             super().connection_lost(exc)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.unread = 0  # what waits next is something else
+
+        def look(self) -> None:
+            """End a connection whose client has taken nothing of what waits for it since the last look."""
+            only_read = self.flow.write_paused or self.transport.is_closing()  # else more is written meanwhile
+            before, self.unread = self.unread, self.transport.get_write_buffer_size() if only_read else 0
+            if self.unread >= before > 0:
+                self.transport.abort()
+            else:
+                self.next_look = self.loop.call_later(limits.unread_s, self.look)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()

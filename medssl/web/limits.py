@@ -16,6 +16,7 @@ class Limits:
     fields: int = 4  # of a form, the image among them
     headers_s: float = 10  # for the first line and the headers of a request
     pause_s: float = 10  # without a byte of the body
+    unread_s: float = 30  # in which a client takes nothing of an answer
     upload_s: float = 300  # for the whole body
     predict_s: float = 900  # for a prediction
     slots: int = 1  # predictions at once, each with networks of its own

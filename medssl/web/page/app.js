@@ -124,8 +124,7 @@ async function cancel() {
 place.unlock.addEventListener("submit", (event) => {
   event.preventDefault();
   api.unlock(place.token.value);
-  window.addEventListener("hashchange", () => location.reload()); // the address with a token, put into an open page
-start();
+  start();
 });
 place.model.addEventListener("change", describe);
 place.file.addEventListener("change", () => predict(place.file.files[0]));

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import threading
 import time
 import zipfile
@@ -209,6 +210,40 @@ def test_old_results_go(serving: Callable[..., Served], classifier: Path) -> Non
         served.results.tidy()
         assert [client.get(where).status_code for where in sent] == [404] * 4
     assert not list(served.results.folder.iterdir())
+
+
+def test_who_does_not_read_is_cut_off_and_who_reads_slowly_is_not(serving: Callable[..., Served], classifier: Path) -> None:
+    size = 2**24
+
+    def makes(job: Job, check: Callable[[], None]) -> None:
+        job.result.mkdir()
+        job.files = {"streamed": job.result / "streamed", "whole": job.result / "zip"}
+        job.files["streamed"].write_bytes(bytes(size))
+        with zipfile.ZipFile(job.files["whole"], "w") as archive:
+            archive.writestr("whole", bytes(size))
+
+    def received(path: str, at_first: float, pause: float) -> int:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            connection.connect(("127.0.0.1", served.port))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            time.sleep(at_first)
+            count = 0
+            try:
+                while piece := connection.recv(2**16):
+                    count += len(piece)
+                    time.sleep(pause)
+            except ConnectionResetError:
+                pass
+        return count
+
+    served = serving({"pictures": classifier}, Limits(unread_s=0.3), works=[makes])
+    with served.client() as client:
+        where = client.post("/api/predict", files={"image": made_up(2, 1)}).json()["result"]
+        files = client.get(where, params={"wait": 30}).json()["files"]
+    for path in files.values():
+        assert received(path, 0, 0.005) > size  # in 1 s or more, the headers with it
+        assert received(path, 1, 0) < size
 
 
 def test_many_clients_get_their_own_answers(served: Served, classifier: Path) -> None:
