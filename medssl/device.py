@@ -41,7 +41,7 @@ class Compute:
 
 
 def choose(settings: Shared) -> Compute:
-    """Choose device and precision; raises InputError for a GPU that is not there."""
+    """Choose device and precision, float32 without TF32; raises InputError for a GPU that is not there."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     elif world_size() > 1:
@@ -56,6 +56,8 @@ def choose(settings: Shared) -> Compute:
         raise InputError([Problem("settings", "device", wanted, f"one of {torch.cuda.device_count()} GPUs, or cpu")])
     if device.index is not None:
         torch.cuda.set_device(device)  # NCCL talks by the current one
+    if device.type == "cuda":  # by these older names, as torch's compiler asks by them and refuses a mixture
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     wrong = device.type == "cpu" and has_tiny_convolutions(settings)
     if wrong and settings.precision == "bfloat16":
         raise InputError([Problem("settings", "precision", "bfloat16", "float32: its gradients are wrong for maps this small")])

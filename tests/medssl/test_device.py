@@ -3,9 +3,24 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from medssl.config import Finetune, Pretrain
-from medssl.device import has_tiny_convolutions
+from medssl.device import choose, has_tiny_convolutions
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_float32_on_a_gpu_is_computed_in_it(
+    precision: str, pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in TF32, which keeps 10 bits and is torch's default for convolutions."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True  # False is its default, and what it is to be again
+    compute = choose(pretraining(device="cuda", precision=precision))
+    assert compute.autocast == {"float32": None, "bfloat16": torch.bfloat16}[precision]
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize(
