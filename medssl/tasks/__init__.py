@@ -24,6 +24,8 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {  # settings that other tasks refuse
     "regression_loss": ("regression",),
     "head": WHOLE,
     "mixup": WHOLE,
+    "foreground_share": ("segmentation",),
+    "overlap": ("segmentation",),
     "tolerance": ("segmentation",),
 }
 

@@ -169,6 +169,7 @@ def test_what_can_not_be_trained_is_said_in_a_line(classifying: Callable[..., Fi
         ({"split": lacking}, r"^\S*lacking.json: training: found no case of ring, expected one, as validation has 4$"),
         ({"labelled": 1}, r"training: found 1 cases, all disc"),
         ({"regression_loss": "l1"}, r"regression_loss: found l1, expected l2 for the task classification"),
+        ({"overlap": 0.5}, r"overlap: found 0\.5, expected 0\.25 for the task classification"),
         ({"split": files}, r"label: found 0, expected a path"),
         ({"network": unet}, r"network: found unet, expected an encoder"),
     ):

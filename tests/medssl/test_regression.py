@@ -188,6 +188,7 @@ def test_what_can_not_be_trained_is_said_in_a_line(regressing: Callable[..., Fin
         (lambda: {"class_weights": "balanced"}, r"class_weights: found balanced, expected none for the task regression"),
         (lambda: {"balance_classes": True}, r"balance_classes: found True, expected False for the task regression"),
         (lambda: {"label_smoothing": 0.1}, r"label_smoothing: found 0\.1, expected 0\.0 for the task regression"),
+        (lambda: {"foreground_share": 0.9}, r"foreground_share: found 0\.9, expected 0\.5 for the task regression"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words) as caught:
             finetune(regressing(data_root=radii.parent, **make()))  # type: ignore[no-untyped-call]
