@@ -66,7 +66,7 @@ bench: $(INSTALLED)
 		$(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json > runs/bench/$$name.md || { cat runs/bench/$$name.md; exit 1; }; \
 		cat runs/bench/$$name.md; done
 
-# The study of docs/results.md 1, about two hours on two cores: make hippocampus DATA=.../Task04_Hippocampus
+# The study of docs/results.md 1, more than two hours on two cores: make hippocampus DATA=.../Task04_Hippocampus
 hippocampus: $(INSTALLED) json_splits/hippocampus.json
 	$(BIN)/medssl study hippocampus --set data_root=$(abspath $(DATA)) --jobs 2
 
