@@ -121,7 +121,7 @@ def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
     """
     groups: dict[tuple[str, int | None, str], list[tuple[Run, dict[str, Any]]]] = {}
     for run, entry in ((each, entry) for each in runs for entry in study.planned(each)):
-        axes = {name: value for name, value in entry.axes.items() if not _inside(name)}
+        axes = {name: value for name, value in entry.axes.items() if not inside(name)}
         key = (entry.arm, run.labelled, json.dumps(axes, sort_keys=True))
         groups.setdefault(key, []).append((run, axes))
     values: dict[tuple[str, str], set[str]] = {}  # of each axis of an arm, as planned: a run that is missing alters no arm
@@ -140,7 +140,7 @@ def planned_arms(runs: Sequence[Run], study: Study) -> list[Arm]:
     return sorted(arms, key=lambda arm: arm.labelled or math.inf)  # which keeps the order among equals
 
 
-def _inside(axis: str) -> bool:
+def inside(axis: str) -> bool:
     """Whether an axis is one that an arm has a column for, or averages over."""
     return axis in ("seed", "draw", "labelled")
 

@@ -1,8 +1,9 @@
 """Is a study sound: what is wrong with its data, and what its arms differ in besides what is asked. Reads splits only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from medssl.comparison.arms import inside
 from medssl.comparison.measures import MEASURES
 from medssl.config import WITHOUT_EFFECT, Finetune, Pretrain, Shared, UNetSettings, encoder_sizes
 from medssl.problems import InputError, Problem, nearest
@@ -104,13 +105,14 @@ def _unlike_cases(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:
 
 
 def _beside_each_other(plan: Plan) -> Iterator[tuple[Member, Member]]:
-    """Every member of an arm with a member of the first arm that has the same values of the axes which both have."""
+    """Every member of an arm with a member of the first arm that it could be compared with."""
     first = next(iter(plan.study.arms))
-    for member in plan.members:
-        for other in plan.of_arm(first):
-            if member.run != other.run and all(other.axes.get(axis, value) == value for axis, value in member.axes.items()):
+    for arm in plan.study.arms:
+        beside = _beside(plan, arm, first)
+        for member in plan.of_arm(arm):
+            other = next((other for other in plan.of_arm(first) if member.run != other.run and beside(member, other)), None)
+            if other:
                 yield other, member
-                break
 
 
 def _seen(plan: Plan, splits: Mapping[str, Split]) -> Iterator[Problem]:
@@ -166,25 +168,49 @@ def notes(plan: Plan) -> list[str]:
         if len(keys) == 1:
             found.append(f"{arm}: a single seed: the spread between trainings stays unknown")
     for arm, baseline in plan.study.compare:
-        pairs = list(_pairs(plan, arm, baseline))
-        if not pairs:
+        beside = _beside(plan, arm, baseline)
+        alike = [(a, b) for a in plan.of_arm(arm) for b in plan.of_arm(baseline) if beside(a, b)]
+        pairs = [(a, b) for a, b in alike if _draw(plan, a) == _draw(plan, b)]
+        alone = {a.run for a, _ in alike} - {a.run for a, _ in pairs} | {b.run for _, b in alike} - {b.run for _, b in pairs}
+        if not alike:
             found.append(f"{arm} against {baseline}: no two runs with the same values of the axes of both")
-        if any(_draws(plan, ours) != _draws(plan, theirs) for ours, theirs in pairs):
-            found.append(f"{arm} against {baseline}: other seeds or draws of labels, so no pairs")
+        if alone:
+            found.append(f"{arm} against {baseline}: {len(alone)} runs have no partner of the same seed and draw of labels")
         found += [f"{arm} against {baseline}: {line}" for line in dict.fromkeys(_differences(plan, pairs))]
     same = {run: [m.arm for m in plan.members if m.run == run] for run in plan.runs}
     twins = dict.fromkeys(" and ".join(dict.fromkeys(arms)) for arms in same.values() if len(set(arms)) > 1)
     return [*dict.fromkeys(found), *(f"{arms} share runs: their settings are the same" for arms in twins)]
 
 
-def _pairs(plan: Plan, arm: str, baseline: str) -> Iterator[tuple[Member, Member]]:
-    for ours in plan.of_arm(arm):
-        for theirs in plan.of_arm(baseline):
-            if all(theirs.axes.get(axis, value) == value for axis, value in ours.axes.items()):
-                yield ours, theirs
+def _beside(plan: Plan, arm: str, other: str) -> Callable[[Member, Member], bool]:
+    """Whether members of two arms stand side by side, as in the report: of equal labels and of equal values on every axis of
+    which both arms have several; one that an arm has a single value of is a part of that arm.
+    """
+    ours, theirs = (_varied(plan.of_arm(name)) for name in (arm, other))
+    shared = ours & theirs
+
+    def beside(a: Member, b: Member) -> bool:
+        equal = _labelled(plan, a) == _labelled(plan, b)
+        return equal and all(a.axes[axis] == b.axes[axis] for axis in shared)
+
+    return beside
 
 
-def _draws(plan: Plan, member: Member) -> tuple[int, int]:
+def _varied(members: Sequence[Member]) -> set[str]:
+    """The axes that an arm has several values of, but for those of which its tables have a column or a mean."""
+    values: dict[str, set[str]] = {}
+    for member in members:
+        for axis, value in member.axes.items():
+            values.setdefault(axis, set()).add(value)
+    return {axis for axis, several in values.items() if len(several) > 1 and not inside(axis)}
+
+
+def _labelled(plan: Plan, member: Member) -> float | None:
+    settings = plan.runs[member.run].settings
+    return settings.labelled if isinstance(settings, Finetune) else None
+
+
+def _draw(plan: Plan, member: Member) -> tuple[int, int]:
     settings = plan.runs[member.run].settings
     return settings.seed, getattr(settings, "draw", 0)
 
@@ -195,7 +221,17 @@ def _differences(plan: Plan, pairs: Sequence[tuple[Member, Member]]) -> Iterator
         a, b = (plan.runs[member.run].settings.model_dump(mode="json") for member in (ours, theirs))
         for key in dict.fromkeys([*a, *b]):
             if a.get(key) != b.get(key) and key not in WITHOUT_EFFECT | {"encoder", "seed", "draw"}:
-                yield f"{key} differs: {_short(a.get(key))} against {_short(b.get(key))}"
+                yield from _difference(key, a.get(key), b.get(key))
+
+
+def _difference(key: str, ours: Any, theirs: Any) -> Iterator[str]:
+    """What differs in a setting: of two tables of one kind each of their settings that does."""
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.get("name") == theirs.get("name"):
+        for inner in dict.fromkeys([*ours, *theirs]):
+            if ours.get(inner) != theirs.get(inner):
+                yield from _difference(f"{key}.{inner}", ours.get(inner), theirs.get(inner))
+    else:
+        yield f"{key} differs: {_short(ours)} against {_short(theirs)}"
 
 
 def _short(value: Any) -> str:

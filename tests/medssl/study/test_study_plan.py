@@ -133,8 +133,24 @@ def test_arms_that_differ_in_more_than_the_start_are_noted() -> None:
         "pretrained against random: warmup differs: 1 against 20",
     ]
     assert "random: a single seed: the spread between trainings stays unknown" in found
-    other = notes(planned(changed(arms={"pretrained": {**pretrained, "axes": {"seed": [5]}}})))
-    assert "pretrained against random: no two runs with the same values of the axes of both" in other
+
+
+def test_a_plan_pairs_runs_as_the_report_does() -> None:
+    def told(**axes: list[Any]) -> list[str]:
+        return [line for line in notes(planned(changed(arms={"pretrained": {**ARM, "axes": axes}}))) if " against " in line]
+
+    ARM = {"recipe": "demo_finetune", "encoder": {"pretrain": "rc"}}
+    said = "pretrained against random: "
+    assert told() == []
+    assert told(**{"network.layers": [6, 12]}) == [f"{said}network.layers differs: 6 against 12"]  # each beside those of random
+    assert told(**{"seed, draw": [0]}) == [f"{said}3 runs have no partner of the same seed and draw of labels"]
+    assert told(**{"seed, draw": [5]}) == [f"{said}9 runs have no partner of the same seed and draw of labels"]
+    assert told(labelled=[3]) == [f"{said}no two runs with the same values of the axes of both"]
+    assert told(labelled=[2]) == []
+    both = changed(axes={"lr": [0.1, 0.2], "labelled": [2]}, arms={"pretrained": {**ARM, "axes": {"lr": [0.3]}}})
+    assert f"{said}lr differs: 0.3 against 0.1" in notes(planned(both))  # a part of that arm
+    both["arms"]["pretrained"]["axes"]["lr"] = [0.3, 0.4]
+    assert f"{said}no two runs with the same values of the axes of both" in notes(planned(both))
 
 
 @pytest.mark.parametrize(
