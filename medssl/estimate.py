@@ -85,6 +85,7 @@ def pieces_of(settings: Shared, rehearsal: Rehearsal, stepping: Stepping, start:
         finish = time_finish(settings, run, rehearsal) if pack == 0 else judging
         run.close()
         disk = sum(path.stat().st_size for path in run.folder.iterdir())
+    start += max(stepping.first - stepping.pace, 0.0)
     return Pieces(start, stepping.pace, validation + drawing, latest, best, finish, pack), disk
 
 

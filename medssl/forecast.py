@@ -7,7 +7,7 @@ from typing import NamedTuple
 class Pieces(NamedTuple):
     """Seconds of each piece, timed by itself."""
 
-    start: float  # until the first step
+    start: float  # until the first step, and what that takes longer than others
     pace: float  # from step to step
     validation: float  # of all cases, once
     checkpoint: float

@@ -30,8 +30,9 @@ LINES = 1000  # of metrics, for the curves
 
 
 class Stepping(NamedTuple):
-    """Seconds from step to step, what timed steps told, the parts of a checkpoint, the bytes of workers, and weights."""
+    """Seconds of the first step and from step to step, lines of timed steps, parts of a checkpoint, workers' bytes, weights."""
 
+    first: float
     pace: float
     lines: list[dict[str, Any]]
     state: dict[str, Any]
@@ -56,20 +57,25 @@ def time_steps(settings: Shared, compute: Compute, rehearsal: Rehearsal) -> Step
         average.update()
         return told | {"whole_s": time.perf_counter() - began}
 
-    settle(take, settings)
+    first = settle(take, settings)
     workers = workers_memory()
     lines = [timed_steps(partial(take, number)) for number in moments(settings)]
     pace = statistics.mean(statistics.mean(line["whole_s"] for line in moment) for moment in lines)
     state = state_of(training, optimiser, Progress()) | average.state()
-    return Stepping(pace, [*chain(*lines)], state, workers, sum(p.numel() for p in training.model.parameters()))
+    return Stepping(first, pace, [*chain(*lines)], state, workers, sum(p.numel() for p in training.model.parameters()))
 
 
-def settle(take: Callable[[int], dict[str, Any]], settings: Shared) -> None:
-    """Take a first step, which is slow, and with workers more until they have made what they keep in stock."""
+def settle(take: Callable[[int], dict[str, Any]], settings: Shared) -> float:
+    """Take a first step, which is slow, and with workers more until they have made what they keep in stock.
+
+    Gives the seconds of the first, in which workers start and torch prepares what later steps find ready.
+    """
     line, passed = take(settings.steps), 0.0
+    first: float = line["whole_s"]
     while settings.workers and passed < SETTLED * (line["read_s"] + line["views_s"]):
         line = take(settings.steps)
         passed += line["whole_s"]
+    return first
 
 
 def timed_steps(take: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:

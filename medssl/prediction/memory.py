@@ -45,11 +45,13 @@ def estimate(models: Sequence[Model], case: Case, forward: int) -> Estimate:
     except ReadError as error:
         raise InputError([error.problem]) from None
     spacing, settings = model.settings.spacing, model.settings
-    prepared = tuple(settings.fit) if settings.fit else size_at(header, spacing) if spacing else header.shape
+    resampled = size_at(header, spacing) if spacing else header.shape
+    prepared = tuple(settings.fit or resampled)
     voxels, new, channels = math.prod(header.shape), math.prod(prepared), model.split.channels
     stored = voxels * channels * min(header.dtype.itemsize, 4)
     reading = stored * 2 + 4 * voxels * channels
-    resampling = stored + 4 * voxels * channels + new * (RESAMPLING + 8 * channels if spacing else 8 * channels)
+    resampling = stored + 4 * voxels * channels + math.prod(resampled) * (RESAMPLING * bool(spacing) + 8 * channels)
+    resampling += 8 * channels * new if settings.fit else 0
     if model.task == "segmentation":
         window = np.minimum(settings.crop_size, prepared) / np.array(prepared)
         slab = 4 * (len(model.labels) + 1) * new * float(window.min())

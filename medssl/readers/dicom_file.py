@@ -58,6 +58,7 @@ PLAIN = {IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN}
 DEFLATED = "1.2.840.10008.1.2.1.99"
 UNDEFINED = 0xFFFFFFFF
 MAX_META = 2**20  # bytes of one element of the file meta information
+MAX_VALUE = 2**16  # of a tag that is used, all of which are short words or a few numbers
 LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 
@@ -130,13 +131,13 @@ def read_file(path: Path) -> DicomFile | None:
             return None
         syntax = _syntax(path, file)
         little = syntax != BIG_ENDIAN
-        raw, pixels = _walk(file, syntax != IMPLICIT, "<" if little else ">")
+        raw, pixels = _walk(path, file, syntax != IMPLICIT, "<" if little else ">")
         if pixels is None and file.tell() != os.fstat(file.fileno()).st_size:
             raise broken(path, EOFError("it ends inside a tag"))
     return DicomFile(path, syntax, little, raw, pixels)
 
 
-def _walk(file: IO[bytes], explicit: bool, order: str) -> tuple[dict[str, bytes], tuple[int, int] | None]:
+def _walk(path: Path, file: IO[bytes], explicit: bool, order: str) -> tuple[dict[str, bytes], tuple[int, int] | None]:
     """The values of the tags that are used, by name, and offset and length of the pixels; the file is at its tags.
 
     What has no length (a sequence, an item) goes on to its end mark: until then every tag is a deeper one.
@@ -164,6 +165,8 @@ def _walk(file: IO[bytes], explicit: bool, order: str) -> tuple[dict[str, bytes]
             if depth == 1 and tag in NAMES:
                 raw[NAMES[tag]] = b""
         elif depth == 0 and tag in NAMES and NAMES[tag] not in UNREAD:
+            if length > MAX_VALUE:
+                raise ReadError(path, NAMES[tag], f"{length} bytes", f"at most {MAX_VALUE}")
             raw[NAMES[tag]] = read(length)
         else:
             if depth == 0 and tag in NAMES:

@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from medssl.device import Compute
-from medssl.prediction.memory import forward_bytes
+from medssl.prediction.memory import estimate, forward_bytes
 from medssl.prediction.model import Model
+from medssl.splits import Case
 from networks.complete import build
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -32,6 +36,15 @@ def test_bytes_of_a_forward_are_those_of_the_tensors_that_live_at_a_time(model: 
     needed = 2 * 4 * prod((10, 12, 14)) * (1 + 6 + 2)
     assert told(model, chain, (10, 12, 14), batch_size=2) == needed
     assert told(model, chain, (10, 12, 14), batch_size=6, accumulate=3) == needed
+
+
+def test_the_image_between_spacing_and_fit_counts(model: Model, tmp_path: Path) -> None:
+    """Its voxels are half a millimetre long, and of each MONAI makes 40 bytes of coordinates."""
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 10), np.int16), np.diag([1.0, 1.0, 2.0, 1.0])), tmp_path / "a.nii")
+    settings = model.settings.model_copy(update={"spacing": (0.5, 0.5, 0.5), "fit": (8, 8, 8)})
+    found = estimate([replace(model, settings=settings)], Case("a", "a", (tmp_path / "a.nii",)), 0)
+    assert (found.shape, found.prepared) == ((20, 20, 10), (8, 8, 8))
+    assert found.bytes > 40 * 40 * 40 * 40
 
 
 @pytest.mark.parametrize("name", SIZES)

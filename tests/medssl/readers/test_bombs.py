@@ -107,6 +107,16 @@ def dicom_deflated(path: Path) -> None:
     path.write_bytes(raw + b"".join(packer.compress(bytes(2**24)) for _ in range(64)) + packer.flush())
 
 
+def dicom_text(path: Path) -> None:
+    """A patient whose name has 1 GB."""
+    make.dicom(path, VOLUME[0])
+    raw = path.read_bytes()
+    head = raw[: raw.index(b"\x10\0\x20\0LO")] + struct.pack("<2H2s2xI", 0x0010, 0x0020, b"UT", 2**30)
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + 2**30)
+
+
 BOMBS = {
     "claim.nii.gz": (nifti_claim, "at most"),
     "tail.nii.gz": (nifti_tail, "after the voxels"),
@@ -119,6 +129,7 @@ BOMBS = {
     "coded.dcm": (dicom_coded_claim, "what unpacks to"),
     "rle.dcm": (dicom_rle_unpacks, "as rows and columns say"),
     "deflated.dcm": (dicom_deflated, "Deflated"),
+    "text.dcm": (dicom_text, "patient: found 1073741824 bytes"),
 }
 
 
