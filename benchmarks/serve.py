@@ -4,16 +4,22 @@ The server is the command in a process of its own. A client that is sent away (5
 told, at random up to them. Every answer is compared with what the server said of the same image to a single client: one
 that is another image's would be seen. A step ends when its images are done; then clients finish what they began.
 
+Then bursts: as many images as the most clients, in one instant, by plain sockets: coroutines of this process would begin
+one after the other, and wait for each other more than for the server.
+
     python benchmarks/serve.py [RUN] [--clients 1 8 32 128]
 """
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
 import random
+import selectors
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -43,6 +49,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--within", type=float, default=1.0, help="seconds in which the clients of a step begin")
     parser.add_argument("--images", type=int, default=40, help="answers of a step")
+    parser.add_argument("--bursts", type=int, default=5)
     parser.add_argument("--different", type=int, default=10, help="images")
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--queue", type=int, default=32)
@@ -59,6 +66,7 @@ def main() -> None:
         process, port = started(run, options)
         try:
             rows = asyncio.run(all_steps(port, process.pid, images, options))
+            bursts = [burst(port, images, max(options.clients)) for _ in range(options.bursts)]
             drained = asyncio.run(drain(process, port, images))
         finally:
             process.kill()
@@ -67,6 +75,12 @@ def main() -> None:
         for row in rows:
             row[f"of the best {name}"] = row[name] / best
     print_rows(rows, 0)
+    if away := [seconds for of_one in bursts for seconds in of_one]:
+        shares, most = (", ".join(f"{ms:.0f}" for ms in found) for found in (
+            [share_of(away, share) for share in (0.5, 0.95, 1.0)], [share_of(of_one, 1.0) for of_one in bursts],
+        ))  # fmt: skip
+        print(f"{len(bursts)} bursts of {max(options.clients)}: {len(away)} sent away; median, 95%, most ms: {shares}")
+        print(f"most ms of each burst: {most}")
     print(drained)
     if options.json is not None:
         write_results(options, rows)
@@ -170,16 +184,64 @@ def form(image: bytes) -> bytes:
     return head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
+def request(method: str, path: str, body: bytes) -> bytes:
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n" if body else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n".encode() + body
+
+
 async def ask(port: int, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str], Any]:
     """One request on a connection of its own: status, headers, JSON."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n" if body else ""
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n".encode() + body)
+    writer.write(request(method, path, body))
     lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
     content = await reader.readexactly(int(headers["content-length"]))
     writer.close()
     return int(lines[0].split()[1]), headers, json.loads(content)
+
+
+def burst(port: int, images: list[bytes], clients: int) -> list[float]:
+    """Send so many images at once; gives the seconds from each connection's begin to the answer that sent it away.
+
+    Returns when the images that were taken are done.
+    """
+    requests = [request("POST", "/api/predict", form(image)) for image in images]
+    began, left = dict[socket.socket, float](), dict[socket.socket, bytes]()
+    away: list[float] = []
+    with selectors.DefaultSelector() as selector:
+        for k in range(clients):
+            one = socket.socket()
+            began[one] = time.perf_counter()
+            one.connect(("127.0.0.1", port))
+            one.setblocking(False)
+            left[one] = requests[k % len(requests)]
+            selector.register(one, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            send(one, left, selector)
+        while began:
+            for key, event in selector.select():
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                if not event & selectors.EVENT_READ:
+                    send(one, left, selector)
+                    continue
+                seconds, status = time.perf_counter() - began.pop(one), one.recv(4096).split(b" ", 2)[1]
+                if status == b"503":
+                    away.append(seconds)
+                elif status != b"202":
+                    raise ValueError(f"{status!r}")
+                selector.unregister(one)
+                one.close()
+    while (told := asyncio.run(ask(port, "GET", "/api/health"))[2])["free"] < told["places"]:
+        time.sleep(0.1)
+    return away
+
+
+def send(one: socket.socket, left: dict[socket.socket, bytes], selector: selectors.BaseSelector) -> None:
+    """Send what goes without waiting of what is left of a request."""
+    with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+        left[one] = left[one][one.send(left[one]) :]
+    if not left[one]:
+        selector.modify(one, selectors.EVENT_READ)
 
 
 async def drain(process: subprocess.Popen[str], port: int, images: list[bytes]) -> str:
