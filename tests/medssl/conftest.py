@@ -1,5 +1,6 @@
 """A small data set and small settings, shared by the tests that train."""
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 from medssl.config import Finetune, Pretrain
 from medssl.synth import make_dataset
 
+# For ranks as forks of one process: imported once for all. DistributedDataParallel imports the first.
+multiprocessing.set_forkserver_preload(["torch._dynamo", "medssl.pretrain", "medssl.finetune"])
 SMALL: dict[str, Any] = {
     "crop_size": [32, 32, 32],
     "intensity": "percentile",

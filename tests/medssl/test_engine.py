@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import started
 import torch
+from started import forked, timeless
 
 from medssl import checkpoint
 from medssl.config import Finetune, Pretrain
@@ -26,13 +25,10 @@ from medssl.synth import make_dataset
 from networks.transfer import read_weights
 from networks.vit import ViT
 
-ROOT = Path(__file__).parents[2]
-
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """The metrics without the times, which no two runs share."""
-    text = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in text]
+    return timeless(started.lines(folder))
 
 
 @pytest.mark.slow
@@ -43,15 +39,10 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(pretraining: C
         pretraining(steps=40, validate_every=20, out=tmp_path / "broken"),
     )
     pretrain(straight)
-    recipe = tmp_path / "broken.json"
-    recipe.write_text(broken.model_dump_json())
-    command = [sys.executable, "ssl_pretrain.py", str(recipe)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "broken" / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 5):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(30) == 143
+    with forked(broken) as process:
+        process.until(lambda: len(lines(broken.out)) >= 5)
+        process.tell(signal.SIGTERM)
+        process.ended(143)
     assert len(lines(broken.out)) < len(lines(straight.out))
     pretrain(broken.model_copy(update={"workers": 2}), resume=True)
     assert lines(broken.out) == lines(straight.out)

@@ -217,7 +217,6 @@ def normalised(shape: tuple[int, ...], rank: int | None) -> Iterator[Tensor]:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found."""
     folder: Path = tmp_path_factory.mktemp("many-ranks")
-    multiprocessing.set_forkserver_preload(["torch._dynamo"])  # which DistributedDataParallel imports: once for both
     multiprocessing.start_processes(one_rank, (str(folder),), nprocs=WORLD, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 

@@ -111,7 +111,6 @@ def one_rank(rank: int, folder: str) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found."""
     folder: Path = tmp_path_factory.mktemp("ranks")
-    multiprocessing.set_forkserver_preload(["torch._dynamo"])  # which DistributedDataParallel imports: once for both
     multiprocessing.start_processes(one_rank, (str(folder),), nprocs=WORLD, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 

@@ -63,6 +63,13 @@ class Trap:
             self.strike()
 
 
+def set_trap(kill: Kill, stamp: Path) -> None:
+    """Let this process be killed at that moment."""
+    if kill.step or kill.moment.startswith("checkpoint"):
+        follow()
+    MOMENTS[kill.moment](Trap(kill, stamp))
+
+
 Setting = Callable[[Trap], None]
 Watch = Callable[..., None]
 

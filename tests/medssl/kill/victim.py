@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from moments import MOMENTS, Kill, Trap, follow
+from moments import Kill, set_trap
 
 SHARD = 2**19  # bytes
 
@@ -19,9 +19,7 @@ def main() -> None:
     planned, stamp, program, *arguments = sys.argv[1:]
     kill = Kill(*json.loads(planned))
     if int(os.environ.get("RANK", "0")) == kill.rank:
-        if kill.step or kill.moment.startswith("checkpoint"):
-            follow()
-        MOMENTS[kill.moment](Trap(kill, Path(stamp)))
+        set_trap(kill, Path(stamp))
     if kill.moment.startswith("store"):  # many shards of a small data set
         from medssl.pack import ensure_store
 
