@@ -22,7 +22,8 @@ from medssl.reports.charts import curves
 from medssl.step import Step
 
 TIMED = 3  # steps at least
-ENOUGH = 2.0  # seconds of timed steps that are enough, where those are short
+LEAST, MOST = 2.0, 10.0  # seconds of timed steps that are enough, where those are short
+SHARE = 0.02  # of what all steps will take, between these two: the speed of shared machines wanders
 SETTLED = 3.0  # times the seconds of a batch's making, after which workers have their batches in stock
 STAGES = 4  # moments of a training that changes on its way
 LONG = 10.0  # seconds of a validation after which no more cases are taken
@@ -59,7 +60,8 @@ def time_steps(settings: Shared, compute: Compute, rehearsal: Rehearsal) -> Step
 
     first = settle(take, settings)
     workers = workers_memory()
-    lines = [timed_steps(partial(take, number)) for number in moments(settings)]
+    stages = moments(settings)
+    lines = [timed_steps(partial(take, number), settings.steps // len(stages)) for number in stages]
     pace = statistics.mean(statistics.mean(line["whole_s"] for line in moment) for moment in lines)
     state = state_of(training, optimiser, Progress()) | average.state()
     return Stepping(first, pace, [*chain(*lines)], state, workers, sum(p.numel() for p in training.model.parameters()))
@@ -78,12 +80,15 @@ def settle(take: Callable[[int], dict[str, Any]], settings: Shared) -> float:
     return first
 
 
-def timed_steps(take: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
-    """What some steps of one moment told, after one that warms up."""
+def timed_steps(take: Callable[[], dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+    """What some steps told, after one that warms up; so many `steps` of a run they stand for."""
     take()
     lines = list[dict[str, Any]]()
-    while len(lines) < TIMED or sum(line["whole_s"] for line in lines) < ENOUGH:
+    passed = enough = 0.0
+    while len(lines) < TIMED or passed < enough:
         lines.append(take())
+        passed += lines[-1]["whole_s"]
+        enough = min(max(SHARE * steps * passed / len(lines), LEAST), MOST)
     return lines
 
 
