@@ -54,14 +54,16 @@ class Saving:
         return told | {"interval": numbers[1:], "ends": list(self.ends), "text": str(self)}
 
     def __str__(self) -> str:
+        return f"{self.arm} at {self.labelled} labels {self.finding}"
+
+    @property
+    def finding(self) -> str:
+        """What these labels are worth, in words."""
         low, high = (self._number(value) for value in self.interval)
         about = "about " if math.isfinite(self.worth) else ""
         same = low == high and low == self._number(self.worth)
         sure = "" if same else f" (95% interval {low} to {high})"
-        return (
-            f"{self.arm} at {self.labelled} labels equals {self.reference} at {about}{self._number(self.worth)}{sure}."
-            f"{self._beyond()}"
-        )
+        return f"equals {self.reference} at {about}{self._number(self.worth)}{sure}.{self._beyond()}"
 
     def _number(self, value: float) -> str:
         if math.isfinite(value):

@@ -6,6 +6,7 @@ from typing import Any
 
 from medssl.comparison.compare import Comparison
 from medssl.comparison.differences import Difference
+from medssl.comparison.efficiency import Saving
 
 GUESSED = ", pre-trained"  # how an arm of a folder without a study ends
 
@@ -99,6 +100,14 @@ def _pair(found: Sequence[Difference]) -> str:
         if same
     ]
     return f"{found[0].arm} against {found[0].reference}, {found[0].measure.title}: {', '.join(told)}."
+
+
+def told_savings(savings: Sequence[Saving]) -> list[str]:
+    """What labels are worth, a sentence for all numbers of labels of which the same is found."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for saving in savings:
+        labels.setdefault((saving.arm, saving.finding), []).append(str(saving.labelled))
+    return [f"{arm} at {_listed(numbers)} labels {finding}" for (arm, finding), numbers in labels.items()]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from medssl.comparison.by_origin import Grid, amounts, costs, grids
 from medssl.comparison.compare import Comparison
 from medssl.comparison.measures import Measure
 from medssl.comparison.tables import percent
-from medssl.comparison.words import capitalised
+from medssl.comparison.words import capitalised, told_savings
 from medssl.reports.page import bullets, paragraph, picture, table
 from medssl.reports.study_charts import Series, bands, heat_map
 from medssl.time_spent import time_of
@@ -26,7 +26,7 @@ def label_parts(comparison: Comparison) -> list[str]:
         "over test patients and seeds."
     )
     return [
-        bullets([str(saving) for saving in comparison.savings]),
+        bullets(told_savings(comparison.savings)),
         paragraph(how if comparison.savings else "", "quiet"),
         picture(light, f"{title} against labels", caption, dark=dark, wide=True),
     ]

@@ -1,11 +1,13 @@
 """How many labels are saved: read off by hand, at and beyond the ends, and its interval."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medssl.comparison.efficiency import Saving, worth, worth_interval
+from medssl.comparison.words import told_savings
 
 
 def test_worth_by_hand() -> None:
@@ -41,3 +43,7 @@ def test_words_beyond_the_ends() -> None:
     none = Saving("mae", "random", 6, -math.inf, (-math.inf, 7.0), ends)
     assert "equals random at fewer than 6 (95% interval fewer than 6 to 7). It saves none" in str(none)
     assert none.as_dict()["interval"] == [None, 7.0]
+    several = [replace(none, labelled=k, worth=worth) for k, worth in ((6, -math.inf), (12, 9.0), (24, -math.inf))]
+    [twice, once] = told_savings(several)
+    assert twice == str(none).replace("6 labels", "6 and 24 labels")
+    assert once == "mae at 12 labels equals random at about 9 (95% interval fewer than 6 to 7). It saves none."
