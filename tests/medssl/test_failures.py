@@ -306,8 +306,9 @@ def test_of_two_ranks_the_one_that_fails_says_why_and_the_job_ends(
         assert time.monotonic() - began < 4 * SOON
         process.left_none()
     said = [line for line in process.said.read_text().splitlines() if line.startswith("error: ")]
-    assert len(said) == 1, said
     assert ("accumulate=2" if "Memory" in error else "why") in said[0]
+    assert all("found another rank gone" in line for line in said[1:]), said  # where it saw that before it was ended
+    assert len(said) <= 2
 
 
 @pytest.mark.slow
