@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VIEWER := medssl/web/vendor/niivue.umd.js
-BENCHMARKS := limits views batch_views crops losses step finetune_step windows predict estimate loop ranks intervals serve
+BENCHMARKS := limits views batch_views crops losses attention step finetune_step windows predict estimate loop ranks intervals serve
 # The trainings of the tests are too small for a second thread; a second process halves their time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

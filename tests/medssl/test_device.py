@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from medssl import device
 from medssl.config import Finetune, Pretrain
 from medssl.device import choose, has_tiny_convolutions
 
@@ -21,6 +22,36 @@ def test_what_is_float32_on_a_gpu_is_computed_in_it(
     assert compute.autocast == {"float32": None, "bfloat16": torch.bfloat16}[precision]
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("vendor", "tried", "expected"),
+    [("AuthenticAMD", True, "medium"), ("AuthenticAMD", False, "highest"), ("GenuineIntel", True, "highest")],
+)
+def test_float32_is_multiplied_by_onednn_on_amd_where_it_stays_float32(
+    vendor: str, tried: bool, expected: str, pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a product that is tried has another error, as bfloat16 inside would give, everything is as elsewhere."""
+    monkeypatch.setattr(device.Path, "read_text", lambda path: f"vendor_id\t: {vendor}\n")
+    if not tried:
+        monkeypatch.setattr(device, "multiplies_float32", lambda: False)
+    choose(pretraining(device="cpu"))
+    assert torch.get_float32_matmul_precision() == expected
+    for rows, inner, columns in [(864, 768, 2304), (64, 3072, 64), (4096, 48, 192)]:
+        torch.manual_seed(0)
+        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+        exact = a.double() @ b.double()
+        assert (a @ b - exact).abs().max() < 3e-6 * exact.abs().max()  # measured at most 1.5e-6; bfloat16's would be 2e-3
+
+
+def test_a_product_of_bfloat16_is_told_from_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.multiplies_float32()
+    product = torch.Tensor.__matmul__
+    narrow = torch.float32, torch.bfloat16
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: product(*(x.to(narrow[1]) if x.dtype == narrow[0] else x for x in (a, b)))
+    )
+    assert not device.multiplies_float32()
 
 
 @pytest.mark.parametrize(

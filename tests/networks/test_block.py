@@ -7,6 +7,7 @@ import torch
 from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor
 
+from networks import attention
 from networks.vit import prepare
 
 TOKENS = (2, 10, 48)
@@ -47,6 +48,24 @@ def test_the_block_is_monais_and_keeps_less(autocast: bool, apart: float, share:
     for a, b in zip(theirs, ours, strict=True):
         assert (a - b).abs().max() < apart * a.abs().max()
     assert less < share * much  # without the output of the GELU and, in bfloat16, without copies of the weights
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("heads", [1, 3, 4, 7])
+def test_attention_is_the_same_in_pieces(heads: int, autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of a head, of three and one, of an image, and, with two images of four heads, of no more than an image."""
+    _, block = pair()
+    other = copy.deepcopy(block)
+    whole, much = outputs_and_gradients(block, autocast)
+    monkeypatch.setattr(attention, "PIECE", heads * 10 * 10 * (2 if autocast else 4))
+    taken = list[torch.Size]()
+    softmax = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda x, axis: taken.append(x.shape) or softmax(x, axis))
+    parts, kept = outputs_and_gradients(other, autocast)
+    assert [tuple(shape[:2]) for shape in taken] == {1: [(1, 1)] * 8, 3: [(1, 3), (1, 1)] * 2}.get(heads, [(1, 4)] * 2)
+    assert kept == much
+    for a, b in zip(whole, parts, strict=True):
+        assert (a - b).abs().max() <= 2e-6 * a.abs().max()
 
 
 def test_frozen_weights_get_no_gradient_and_their_input_does() -> None:
