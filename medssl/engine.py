@@ -29,8 +29,9 @@ from medssl.run_folder import RunFolder
 from medssl.saving import Saving
 from medssl.signals import held
 from medssl.step import Step
+from medssl.stopping import OutOfTime, Stopped
 from medssl.training import Batch, Training
-from medssl.validation import draw_curves
+from medssl.validation import Curves
 from medssl.wall_clock import WallClock
 
 
@@ -82,8 +83,9 @@ def train_on(
         advised(settings, "loading or saving"),
         profiled(run, compute.device, profile and rank() == 0) as traced,
     ):
+        saving, drawn = Saving(settings), Curves(run)
         loop = Loop(
-            run, settings, training, optimiser, average, progress, conditions, clock, Saving(settings), deadline, told, metrics
+            run, settings, training, optimiser, average, progress, conditions, clock, saving, deadline, told, metrics, drawn
         )
 
         def account(engine: Engine) -> None:
@@ -92,13 +94,17 @@ def train_on(
             if progress.stop:
                 engine.terminate()
 
-        if progress.unjudged:
-            loop.settle(everyones(run.metrics()[-1:])[0][0], [])
-        if progress.step < settings.steps and not progress.stop:
-            trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
-            trainer.run(training.batches(progress.step))
-        clock.update()
-    draw_curves(run)
+        try:
+            if progress.unjudged:
+                loop.settle(everyones(run.metrics()[-1:])[0][0], [])
+            if progress.step < settings.steps and not progress.stop:
+                trainer.add_event_handler(Events.ITERATION_COMPLETED, account)
+                trainer.run(training.batches(progress.step))
+            clock.update()
+        except (Stopped, OutOfTime):
+            drawn.draw(last=True)
+            raise
+    drawn.draw(last=True)
 
 
 def add_clock(trainer: Engine) -> None:

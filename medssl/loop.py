@@ -26,7 +26,7 @@ from medssl.signals import Told
 from medssl.stopping import Interrupted, OutOfTime, Stopped
 from medssl.stopwatch import Stopwatch
 from medssl.training import Training
-from medssl.validation import judge
+from medssl.validation import Curves, judge
 from medssl.wall_clock import WallClock
 
 
@@ -46,6 +46,7 @@ class Loop:
     deadline: Deadline
     told: Told
     metrics: Lines
+    curves: Curves
 
     def __post_init__(self) -> None:
         self.deadline.see(self.run.metrics())
@@ -89,6 +90,7 @@ class Loop:
             return
         self.progress.unjudged = False
         self.note({"step": self.progress.step} | judged)
+        self.curves.draw()
         for warning in self.training.warnings(output | judged):
             self.run.say(f"warning: step {self.progress.step}: {warning}")
         self.clock.tell(self.progress.step == self.settings.steps or self.progress.stop)

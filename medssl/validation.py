@@ -1,5 +1,6 @@
 """Validation while a run trains: figures, the best weights so far, curves, and whether patience is at its end."""
 
+import time
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from medssl.reports.charts import curves
 from medssl.run_folder import RunFolder
 from medssl.stopwatch import Stopwatch
 from medssl.training import Training
+
+SHARE = 0.02  # of the time, at most, goes into curves
 
 
 def judge(run: RunFolder, settings: Shared, training: Training, progress: Progress) -> dict[str, Any]:
@@ -42,12 +45,18 @@ def judge(run: RunFolder, settings: Shared, training: Training, progress: Progre
         progress.stop = 0 < settings.patience <= progress.worse
     text = ", ".join(f"{name} {figure:.4f}" for name, figure in figures_now.items())
     run.say(f"step {progress.step}: {text}{' (best)' if progress.best_step == progress.step else ''}")
-    draw_curves(run)
-    watch.lap("validate_s")
     return figures_now | watch.laps()
 
 
-def draw_curves(run: RunFolder) -> None:
-    """Write progress.png."""
-    if rank() == 0:
-        write_atomically(run.path("progress.png"), curves(run.metrics()))
+class Curves:
+    """Writes progress.png, which is not drawn where that would take more than `SHARE` of the time of this start."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run, self.began, self.seconds = run, time.monotonic(), 0.0
+
+    def draw(self, last: bool = False) -> None:
+        """Draw what there is so far, the last time in any case."""
+        start = time.monotonic()
+        if rank() == 0 and (last or self.seconds <= SHARE * (start - self.began)):
+            write_atomically(self.run.path("progress.png"), curves(self.run.metrics()))
+            self.seconds += time.monotonic() - start

@@ -4,8 +4,8 @@ Pre-trainings are made first, once each, in the folder in which the study itself
 from there. What comes out is the study with the chosen settings in its arms, and a table.
 
     DIR/arms/NAME/   the search of an arm, a folder as that of a single recipe
-    DIR/study.json   the study with the chosen settings
-    DIR/study/       for `medssl study DIR/study.json --out DIR/study`
+    DIR/NAME.json    the study with the chosen settings, by its own name
+    DIR/study/       for `medssl study DIR/NAME.json --out DIR/study`
 """
 
 import argparse
@@ -58,7 +58,7 @@ def tune_arms(options: argparse.Namespace, out: Path) -> None:
             found[arm] = make(folder, options.trials, options.jobs, launcher, told=False)
         except RunError as error:
             lost.append(f"{arm}: {error}")
-    conclude(out, study, found)
+    conclude(out / file.name, study, found)
     if lost:
         raise RunError(f"{len(lost)} of {len(searches)} arms have found nothing: {'; '.join(lost)}")
 
@@ -112,7 +112,7 @@ def searches_of(planned: Plan, runs: Mapping[str, Run], words: Sequence[str], ou
     return found
 
 
-def conclude(out: Path, study: Study, found: Mapping[str, Mapping[str, Any]]) -> None:
+def conclude(file: Path, study: Study, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the study with what the arms have found, and print it."""
     content = study.model_dump(mode="json", exclude_unset=True)
     rows = []
@@ -122,10 +122,10 @@ def conclude(out: Path, study: Study, found: Mapping[str, Mapping[str, Any]]) ->
         states = [trial["state"] for trial in search["trials"]]
         chosen = " ".join(f"{name}={value}" for name, value in best["settings"].items())
         rows.append([arm, chosen, search["watched"], f"{best['value']:.4g}", f"{states.count('done')} of {len(states)}"])
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "study.json", (json.dumps(content, indent=1) + "\n").encode())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
     print(markdown_table(["arm", "chosen", "figure", "of validation", "finished"], rows, words=3))
-    print(f"\n{out / 'study.json'}\nmake it with: medssl study {out / 'study.json'} --out {out / 'study'}")
+    print(f"\n{file}\nmake it with: medssl study {file} --out {file.parent / 'study'}")
 
 
 def _varied(planned: Plan) -> set[str]:

@@ -12,7 +12,7 @@ import started
 import torch
 from started import forked, timeless
 
-from medssl import checkpoint
+from medssl import checkpoint, validation
 from medssl.config import Finetune, Pretrain
 from medssl.finetune import finetune
 from medssl.optimisers import parameter_groups
@@ -44,10 +44,31 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(pretraining: C
         process.tell(signal.SIGTERM)
         process.ended(143)
     assert len(lines(broken.out)) < len(lines(straight.out))
+    assert (broken.out / "progress.png").is_file()  # up to the stop, before the first validation too
     pretrain(broken.model_copy(update={"workers": 2}), resume=True)
     assert lines(broken.out) == lines(straight.out)
     weights = [read_weights(folder / "encoder.safetensors")[0] for folder in (straight.out, broken.out)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_curves_are_drawn_as_often_as_a_fiftieth_of_the_time_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drawing takes half a second here, a validation comes every five: the first, then one in 25 seconds, and the last."""
+    now, drawn = [100.0], list[float]()
+
+    def draw(lines: list[dict[str, Any]]) -> bytes:
+        now[0] += 0.5
+        drawn.append(now[0])
+        return b"PNG"
+
+    monkeypatch.setattr(validation.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(validation, "curves", draw)
+    curves = validation.Curves(RunFolder(tmp_path, (tmp_path / "lock").open("w"), {}))
+    for _ in range(12):
+        now[0] += 5
+        curves.draw()
+    curves.draw(last=True)
+    assert drawn == [105.5, 126.0, 151.5, 162.0]
+    assert (tmp_path / "progress.png").read_bytes() == b"PNG"
 
 
 def test_a_pretraining_leaves_a_whole_run_folder(pretraining: Callable[..., Pretrain]) -> None:

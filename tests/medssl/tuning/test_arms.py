@@ -31,11 +31,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(**changes: Any) -> None:
     arms = STUDY["arms"] | {"unet": UNET}
-    Path("study.json").write_text(json.dumps(STUDY | {"arms": arms} | changes))
+    Path("question.json").write_text(json.dumps(STUDY | {"arms": arms} | changes))
 
 
 def tune(*words: str) -> int:
-    return main(["tune", "study.json", "steps=60", "validate_every=10", "--out", "out", "--launcher", STAND_IN, *words])
+    return main(["tune", "question.json", "steps=60", "validate_every=10", "--out", "out", "--launcher", STAND_IN, *words])
 
 
 def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +52,7 @@ def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: p
     assert sum("encoder=out/study/pretrain/rc" in call for call in calls) == 3
     assert all("judge=validation" in call for call in calls if "ssl_finetune" in call)
 
-    planned = plan(*read_study("out/study.json"), Path("out/study"))  # the study, as the last line says
+    planned = plan(*read_study("out/question.json"), Path("out/study"))  # the study, as the last line says
     for arm, search in searches.items():
         chosen = search["trials"][search["best"]]["settings"]
         for member in planned.of_arm(arm):
@@ -60,8 +60,8 @@ def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: p
             assert {name: getattr(settings, name) for name in chosen} == chosen
     said = capsys.readouterr().out
     assert "| random " in said
-    assert said.splitlines()[-1] == "make it with: medssl study out/study.json --out out/study"
-    assert main(["study", "out/study.json", "--out", "out/study", "--list"]) == 0  # takes the pre-training that is there
+    assert said.splitlines()[-1] == "make it with: medssl study out/question.json --out out/study"
+    assert main(["study", "out/question.json", "--out", "out/study", "--list"]) == 0  # takes the pre-training that is there
     before = len(calls)
     assert tune("--trials", "3", "--at", "labelled=4") == 0
     assert len(Path("calls.txt").read_text().splitlines()) == before
@@ -70,7 +70,7 @@ def test_every_arm_is_searched_alike_and_the_study_takes_what_is_found(capsys: p
 def test_the_search_goes_on_after_the_tuned_study_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
     """Its runs have other settings than those of the study that is searched; the pre-training must be as it was."""
     assert tune("--trials", "2") == 0
-    planned = plan(*read_study("out/study.json"), Path("out/study"))
+    planned = plan(*read_study("out/question.json"), Path("out/study"))
     run = planned.runs["runs/random-labelled4-seed0"]
     tuned = Path("out/study/runs/random-labelled4-seed0/config.json")
     tuned.parent.mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_a_dry_run_counts_every_trial_and_makes_none(capsys: pytest.CaptureFixtu
     """One pre-training of 0.5 hours and 5 trials of three arms, 0.5 hours each: 8 hours; 2 GB, of two side by side 4."""
     Path("asked.py").write_text("print('run 0.5 hours\\nmemory 2 GB\\ndisk 0.25 GB')\n")
     words = ["--trials", "5", "--jobs", "2", "--at", "labelled=4", "--dry-run", "--launcher", f"{sys.executable} asked.py"]
-    assert main(["tune", "study.json", "--out", "out", *words]) == 0
+    assert main(["tune", "question.json", "--out", "out", *words]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == "together    8.00 hours, 4.00 with 2 side by side; 4.00 GB of memory; 4.00 GB of disk"
     assert main(["tune", "demo_finetune", "split=split.json", "--out", "out", *words[:4], *words[-3:]]) == 0
@@ -124,5 +124,5 @@ def test_an_arm_that_finds_nothing_is_named_and_the_others_go_on(capsys: pytest.
     Path("orders.json").write_text(json.dumps({"001": {"code": 1, "error": "no luck"}}))
     assert tune("--trials", "2") == 0
     Path("orders.json").write_text(json.dumps({"000": {"code": 1, "error": "no luck"}}))
-    assert main(["tune", "study.json", "--out", "b", "--launcher", STAND_IN, "--trials", "1"]) == 1
+    assert main(["tune", "question.json", "--out", "b", "--launcher", STAND_IN, "--trials", "1"]) == 1
     assert "2 of 2 arms have found nothing: unet: none of 1 trials was finished: no luck; random:" in capsys.readouterr().err
