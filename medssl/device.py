@@ -58,26 +58,29 @@ def choose(settings: Shared) -> Compute:
         raise InputError([Problem("settings", "device", wanted, f"one of {torch.cuda.device_count()} GPUs, or cpu")])
     if device.index is not None:
         torch.cuda.set_device(device)  # NCCL talks by the current one
-    set_float32_products(device)
     wrong = device.type == "cpu" and has_tiny_convolutions(settings)
     if wrong and settings.precision == "bfloat16":
         raise InputError([Problem("settings", "precision", "bfloat16", "float32: its gradients are wrong for maps this small")])
     bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device) and not wrong)
+    set_float32_products(device, alone=not bfloat16)
     compiled = settings.compile and (can_compile(device) or None)
     return Compute(device, torch.bfloat16 if bfloat16 else None, settings.recompute, compiled)
 
 
-def set_float32_products(device: torch.device) -> None:
-    """Have products of float32 computed in float32, not in TF32; on AMD's processors by oneDNN instead of MKL.
+def set_float32_products(device: torch.device, alone: bool) -> None:
+    """Have products of float32 computed in float32, not in TF32; if all are, on AMD's processors by oneDNN instead of MKL.
 
-    MKL is slow there: float32 products of a ViT's shapes took oneDNN 0.45 of its time on a Zen 5 (torch 2.13). torch leaves
-    float32 to oneDNN only where bfloat16 is allowed inside ("medium"), which oneDNN uses on processors with AMX alone, of
-    which AMD makes none. A product is tried, in case. All by torch's older names, as its compiler refuses a mixture.
+    MKL is slow there: float32 products of a ViT's shapes took oneDNN 0.45 of its time on a Zen 5 (torch 2.13). Beside
+    bfloat16 the few that are left would only take more memory. torch leaves float32 to oneDNN where bfloat16 is allowed
+    inside ("medium"), which oneDNN uses on processors with AMX alone, of which AMD makes none. A product is tried, in case.
+    All by torch's older names, as its compiler refuses a mixture.
     """
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("medium" if device.type == "cpu" and by_amd() else "highest")
-    if not multiplies_float32():
-        torch.set_float32_matmul_precision("highest")
+    if alone and device.type == "cpu" and by_amd():
+        torch.set_float32_matmul_precision("medium")
+        if multiplies_float32():
+            return
+    torch.set_float32_matmul_precision("highest")
 
 
 def by_amd() -> bool:

@@ -25,17 +25,27 @@ def test_what_is_float32_on_a_gpu_is_computed_in_it(
 
 
 @pytest.mark.parametrize(
-    ("vendor", "tried", "expected"),
-    [("AuthenticAMD", True, "medium"), ("AuthenticAMD", False, "highest"), ("GenuineIntel", True, "highest")],
+    ("vendor", "precision", "tried", "expected"),
+    [
+        ("AuthenticAMD", "float32", True, "medium"),
+        ("AuthenticAMD", "float32", False, "highest"),
+        ("AuthenticAMD", "bfloat16", True, "highest"),
+        ("GenuineIntel", "float32", True, "highest"),
+    ],
 )
 def test_float32_is_multiplied_by_onednn_on_amd_where_it_stays_float32(
-    vendor: str, tried: bool, expected: str, pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch
+    vendor: str,
+    precision: str,
+    tried: bool,
+    expected: str,
+    pretraining: Callable[..., Pretrain],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a product that is tried has another error, as bfloat16 inside would give, everything is as elsewhere."""
     monkeypatch.setattr(device.Path, "read_text", lambda path: f"vendor_id\t: {vendor}\n")
     if not tried:
         monkeypatch.setattr(device, "multiplies_float32", lambda: False)
-    choose(pretraining(device="cpu"))
+    choose(pretraining(device="cpu", precision=precision))
     assert torch.get_float32_matmul_precision() == expected
     for rows, inner, columns in [(864, 768, 2304), (64, 3072, 64), (4096, 48, 192)]:
         torch.manual_seed(0)
