@@ -1,6 +1,6 @@
 """Where a run computes and in which precision, as its settings and the machine have it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -24,6 +24,15 @@ def test_what_is_float32_on_a_gpu_is_computed_in_it(
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.fixture
+def exact() -> Iterator[None]:
+    """Float32 as torch has it at first, after the test too."""
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize(
     ("vendor", "precision", "tried", "expected"),
     [
@@ -41,26 +50,33 @@ def test_float32_is_multiplied_by_onednn_on_amd_where_it_stays_float32(
     pretraining: Callable[..., Pretrain],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where a product that is tried has another error, as bfloat16 inside would give, everything is as elsewhere."""
     monkeypatch.setattr(device.Path, "read_text", lambda path: f"vendor_id\t: {vendor}\n")
-    if not tried:
-        monkeypatch.setattr(device, "multiplies_float32", lambda: False)
+    monkeypatch.setattr(device, "multiplies_float32", lambda: tried)
     choose(pretraining(device="cpu", precision=precision))
     assert torch.get_float32_matmul_precision() == expected
+
+
+@pytest.mark.usefixtures("exact")
+def test_products_of_float32_have_its_error(pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a product that is tried has another one, as on processors with AMX, everything is as elsewhere."""
+    monkeypatch.setattr(device, "by_amd", lambda: True)
+    choose(pretraining(device="cpu", precision="float32"))
     for rows, inner, columns in [(864, 768, 2304), (64, 3072, 64), (4096, 48, 192)]:
         torch.manual_seed(0)
         a, b = torch.randn(rows, inner), torch.randn(inner, columns)
         exact = a.double() @ b.double()
-        assert (a @ b - exact).abs().max() < 3e-6 * exact.abs().max()  # measured at most 1.5e-6; bfloat16's would be 2e-3
+        assert (a @ b - exact).abs().max() < 3e-6 * exact.abs().max()  # measured at most 1e-6; that of bfloat16 is 2e-3
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_product_of_bfloat16_is_told_from_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.multiplies_float32()
     product = torch.Tensor.__matmul__
-    narrow = torch.float32, torch.bfloat16
-    monkeypatch.setattr(
-        torch.Tensor, "__matmul__", lambda a, b: product(*(x.to(narrow[1]) if x.dtype == narrow[0] else x for x in (a, b)))
-    )
+
+    def narrow(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return product(a.bfloat16(), b.bfloat16()) if a.dtype == torch.float32 else product(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", narrow)
     assert not device.multiplies_float32()
 
 
