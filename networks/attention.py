@@ -1,6 +1,6 @@
 """Self-attention: on a CPU in pieces whose scores stay in the processor's cache, on a GPU torch's fused one.
 
-The scores of a batch, tokens x tokens for each head of each image, are soon more than a cache holds, and five products and
+The scores of a batch, tokens x tokens for each head of each image, are soon more than a cache holds, and six products and
 two softmaxes pass over them. Taken a few images or heads at a time they are the same numbers (`benchmarks/attention.py`).
 Axis letters: b batch, n tokens, l heads, d width of a head.
 """
