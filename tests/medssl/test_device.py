@@ -1,6 +1,6 @@
 """Where a run computes and in which precision, as its settings and the machine have it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,15 +24,6 @@ def test_what_is_float32_on_a_gpu_is_computed_in_it(
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-@pytest.fixture
-def exact() -> Iterator[None]:
-    """Float32 as torch has it at first, after the test too."""
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision("highest")
-
-
-@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize(
     ("vendor", "precision", "tried", "expected"),
     [
@@ -56,7 +47,6 @@ def test_float32_is_multiplied_by_onednn_on_amd_where_it_stays_float32(
     assert torch.get_float32_matmul_precision() == expected
 
 
-@pytest.mark.usefixtures("exact")
 def test_products_of_float32_have_its_error(pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a product that is tried has another one, as on processors with AMX, everything is as elsewhere."""
     monkeypatch.setattr(device, "by_amd", lambda: True)
@@ -68,7 +58,6 @@ def test_products_of_float32_have_its_error(pretraining: Callable[..., Pretrain]
         assert (a @ b - exact).abs().max() < 3e-6 * exact.abs().max()  # measured at most 1e-6; that of bfloat16 is 2e-3
 
 
-@pytest.mark.usefixtures("exact")
 def test_a_product_of_bfloat16_is_told_from_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.multiplies_float32()
     product = torch.Tensor.__matmul__
