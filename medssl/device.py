@@ -22,6 +22,7 @@ class Compute:
     autocast: torch.dtype | None
     recomputed: bool = False  # the network's blocks in the backward
     compiled: bool | None = False  # the network's blocks; None: wanted, but this machine can't
+    products: str = "highest"  # how float32 is multiplied, as `torch.set_float32_matmul_precision` has it
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -38,7 +39,8 @@ class Compute:
             compile_blocks(network)
 
     def context(self) -> torch.autocast:
-        """Autocast for forward passes; losses raise themselves to float32."""
+        """Autocast for forward passes; losses raise themselves to float32, which is multiplied in the same way from here on."""
+        torch.set_float32_matmul_precision(self.products)
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
@@ -62,12 +64,12 @@ def choose(settings: Shared) -> Compute:
     if wrong and settings.precision == "bfloat16":
         raise InputError([Problem("settings", "precision", "bfloat16", "float32: its gradients are wrong for maps this small")])
     bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device) and not wrong)
-    set_float32_products(device, alone=not bfloat16)
+    products = float32_products(device, alone=not bfloat16)
     compiled = settings.compile and (can_compile(device) or None)
-    return Compute(device, torch.bfloat16 if bfloat16 else None, settings.recompute, compiled)
+    return Compute(device, torch.bfloat16 if bfloat16 else None, settings.recompute, compiled, products)
 
 
-def set_float32_products(device: torch.device, alone: bool) -> None:
+def float32_products(device: torch.device, alone: bool) -> str:
     """Have products of float32 computed in float32, not in TF32; if all are, on AMD's processors by oneDNN instead of MKL.
 
     MKL is slow there: float32 products of a ViT's shapes took oneDNN 0.45 of its time on a Zen 5 (torch 2.13). Beside
@@ -79,8 +81,9 @@ def set_float32_products(device: torch.device, alone: bool) -> None:
     if alone and device.type == "cpu" and by_amd():
         torch.set_float32_matmul_precision("medium")
         if multiplies_float32():
-            return
+            return "medium"
     torch.set_float32_matmul_precision("highest")
+    return "highest"
 
 
 def by_amd() -> bool:

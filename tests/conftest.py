@@ -1,7 +1,6 @@
 """The long proofs run where they are asked for by name alone: `-m kill` (`make test-kill`), `-m long` (`make test-long`)."""
 
 import pytest
-import torch
 
 ASKED_FOR = ("kill", "long")
 
@@ -15,9 +14,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
-
-
-@pytest.fixture(autouse=True)
-def as_torch_multiplies() -> None:
-    """Begin with float32 products as torch has them, whatever a run in this process chose before (`medssl.device.choose`)."""
-    torch.set_float32_matmul_precision("highest")

@@ -43,14 +43,16 @@ def test_float32_is_multiplied_by_onednn_on_amd_where_it_stays_float32(
 ) -> None:
     monkeypatch.setattr(device.Path, "read_text", lambda path: f"vendor_id\t: {vendor}\n")
     monkeypatch.setattr(device, "multiplies_float32", lambda: tried)
-    choose(pretraining(device="cpu", precision=precision))
-    assert torch.get_float32_matmul_precision() == expected
+    compute = choose(pretraining(device="cpu", precision=precision))
+    torch.set_float32_matmul_precision("high")  # as another network of this process might have it
+    with compute.context():
+        assert torch.get_float32_matmul_precision() == expected
 
 
 def test_products_of_float32_have_its_error(pretraining: Callable[..., Pretrain], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a product that is tried has another one, as on processors with AMX, everything is as elsewhere."""
     monkeypatch.setattr(device, "by_amd", lambda: True)
-    choose(pretraining(device="cpu", precision="float32"))
+    choose(pretraining(device="cpu", precision="float32")).context()
     for rows, inner, columns in [(864, 768, 2304), (64, 3072, 64), (4096, 48, 192)]:
         torch.manual_seed(0)
         a, b = torch.randn(rows, inner), torch.randn(inner, columns)
